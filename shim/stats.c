@@ -208,7 +208,7 @@ static void live_record(const struct g *gp, uint32_t status, int64_t now, struct
 	ret->run_ns = load_relaxed(&gp->run_ns);
 	ret->wait_ns = load_relaxed(&gp->wait_ns);
 	ret->switches = load_relaxed(&gp->switches);
-	if (status == G_RUNNING && !load_relaxed(&gp->stray)) {
+	if (status == G_RUNNING) {
 		span = now - load_relaxed(&gp->run_since);
 		if (load_relaxed(&gp->run_since) && span > 0)
 			ret->run_ns += (uint64_t)span;

@@ -1,0 +1,613 @@
+/*
+ * sched.c - who runs: progress of busy threads, hand-off from blocked ones, and that being stopped
+ * anywhere leaves a computation as it was.
+ */
+#include "prog.h"
+
+#include <linux/futex.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+
+static void *busy_forever(void *arg)
+{
+	(void)arg;
+	for (;;)
+		__asm__ volatile("");
+	return NULL;
+}
+
+/* A busy thread without calls does not keep main from running: Go before 1.14 hung here. */
+CASE_STRESS(seed_go114)
+{
+	struct timespec ts = { .tv_nsec = 1000000 };
+
+	spawn(busy_forever, NULL);
+	nanosleep(&ts, NULL);
+	puts("OK");
+	fflush(stdout);
+	_exit(0);
+}
+
+/* Eight busy threads, and main still sleeps and wakes, many times. */
+CASE(sleep_among_busy)
+{
+	hogs_start(8);
+	for (int i = 0; i < 10; i++)
+		sleep_ns(MS);
+	hogs_stop();
+}
+
+/* All of 64 busy threads get on, and none gets more than 20 times what another gets. */
+CASE(fair_64_busy)
+{
+	long long end = now(CLOCK_MONOTONIC) + 20 * SEC;
+	long min = 0, max = 0;
+	bool good = false;
+
+	hogs_start(64);
+	while (!good && now(CLOCK_MONOTONIC) < end) {
+		sleep_ns(20 * MS);
+		min = LONG_MAX;
+		max = 0;
+		for (int i = 0; i < 64; i++) {
+			long w = hogs_work(i);
+
+			min = w < min ? w : min;
+			max = w > max ? w : max;
+		}
+		/* Plain, a thread may be one 4 ms slice ahead: only the longer run tells. */
+		good = min > 0 && max <= 20 * min;
+	}
+	hogs_stop();
+	if (!good)
+		fail(__FILE__, __LINE__, "least work %ld, most %ld", min, max);
+}
+
+/* sched_yield hands over: two threads take turns at a word, the waiter yielding. */
+static atomic_int turn;
+
+static void *turns(void *arg)
+{
+	int me = (int)(intptr_t)arg;
+
+	for (int i = 0; i < 300; i++) {
+		while (atomic_load(&turn) != me)
+			CHECK_EQ(sched_yield(), 0);
+		atomic_store(&turn, !me);
+	}
+	return NULL;
+}
+
+CASE_STRESS(yield_turns)
+{
+	pthread_t a = spawn(turns, (void *)0), b = spawn(turns, (void *)1);
+
+	join(a);
+	join(b);
+	CHECK_EQ(atomic_load(&turn), 0);
+}
+
+/* A waiter that spins without calls, on a word another thread sets, is not alone for ever. */
+static atomic_int spin_round[2];
+
+static void *spin_flag_thread(void *arg)
+{
+	int me = (int)(intptr_t)arg;
+
+	for (int i = 1; i <= 10; i++) {
+		if (me == 0)
+			atomic_store(&spin_round[0], i);
+		while (atomic_load(&spin_round[!me]) < i)
+			__builtin_ia32_pause();
+		if (me == 1)
+			atomic_store(&spin_round[1], i);
+	}
+	return NULL;
+}
+
+CASE_STRESS(spin_flag)
+{
+	pthread_t a = spawn(spin_flag_thread, (void *)0), b = spawn(spin_flag_thread, (void *)1);
+
+	join(a);
+	join(b);
+}
+
+/* A spin barrier compiled into the program, 8 threads: each round needs every thread to run. */
+static atomic_int sb_arrived, sb_gen;
+
+static void *spin_barrier_thread(void *arg)
+{
+	(void)arg;
+	for (int i = 0; i < 5; i++) {
+		int gen = atomic_load(&sb_gen);
+
+		if (atomic_fetch_add(&sb_arrived, 1) == 7) {
+			atomic_store(&sb_arrived, 0);
+			atomic_fetch_add(&sb_gen, 1);
+		} else {
+			while (atomic_load(&sb_gen) == gen)
+				__builtin_ia32_pause();
+		}
+	}
+	return NULL;
+}
+
+CASE_STRESS(spin_barrier)
+{
+	pthread_t t[8];
+
+	for (int i = 0; i < 8; i++)
+		t[i] = spawn(spin_barrier_thread, NULL);
+	for (int i = 0; i < 8; i++)
+		join(t[i]);
+	CHECK_EQ(atomic_load(&sb_gen), 5);
+}
+
+/* A thread blocked in an inline futex wait, unseen by any interposer, costs no one its P. */
+static int inline_word;
+static atomic_int inline_in, inline_out;
+
+static long inline_futex(int *word, int op, int val)
+{
+	long ret;
+	register long r10 __asm__("r10") = 0;
+
+	__asm__ volatile("syscall"
+			 : "=a"(ret)
+			 : "a"(SYS_futex), "D"(word), "S"(op), "d"(val), "r"(r10)
+			 : "rcx", "r11", "memory");
+	return ret;
+}
+
+static void *inline_waiter(void *arg)
+{
+	long r;
+
+	(void)arg;
+	atomic_fetch_add(&inline_in, 1);
+	while (!__atomic_load_n(&inline_word, __ATOMIC_ACQUIRE)) {
+		r = inline_futex(&inline_word, FUTEX_WAIT_PRIVATE, 0);
+		/* An inline wait is the program's own: EINTR is documented there. */
+		CHECK(r == 0 || r == -EAGAIN || r == -EINTR);
+	}
+	atomic_fetch_add(&inline_out, 1);
+	return NULL;
+}
+
+CASE_STRESS(inline_futex_wait)
+{
+	pthread_t t[4];
+
+	for (int i = 0; i < 4; i++)
+		t[i] = spawn(inline_waiter, NULL);
+	hogs_start(4);
+	AWAIT(&inline_in, 4);
+	for (int i = 0; i < 4; i++) {
+		long w = hogs_work(i);
+
+		for (int k = 0; k < 5000 && hogs_work(i) <= w + 1000; k++)
+			sleep_ns(MS);
+		CHECK(hogs_work(i) > w + 1000);
+	}
+	CHECK_EQ(atomic_load(&inline_out), 0);
+	__atomic_store_n(&inline_word, 1, __ATOMIC_RELEASE);
+	inline_futex(&inline_word, FUTEX_WAKE_PRIVATE, INT_MAX);
+	for (int i = 0; i < 4; i++)
+		join(t[i]);
+	hogs_stop();
+}
+
+/* Threads blocked in read(2) cost no one their P; they get their byte when it comes. */
+static void *pipe_reader(void *arg)
+{
+	char c;
+
+	CHECK_EQ(read(*(int *)arg, &c, 1), 1);
+	CHECK_EQ(c, 'x');
+	return NULL;
+}
+
+CASE_STRESS(blocked_read)
+{
+	int fds[2];
+	pthread_t t[8];
+
+	CHECK_EQ(pipe(fds), 0);
+	for (int i = 0; i < 8; i++)
+		t[i] = spawn(pipe_reader, &fds[0]);
+	hogs_start(4);
+	for (int i = 0; i < 4; i++) {
+		long w = hogs_work(i);
+
+		for (int k = 0; k < 5000 && hogs_work(i) <= w + 1000; k++)
+			sleep_ns(MS);
+		CHECK(hogs_work(i) > w + 1000);
+	}
+	CHECK_EQ(write(fds[1], "xxxxxxxx", 8), 8);
+	for (int i = 0; i < 8; i++)
+		join(t[i]);
+	hogs_stop();
+}
+
+/* A thread that computes under a lock, without calls, until the others have worked: it starves
+ * neither those that want the lock nor those that do not, for the grace has an end. */
+static pthread_mutex_t grace_lock = PTHREAD_MUTEX_INITIALIZER;
+static atomic_int grace_others, grace_taken;
+
+static void *grace_holder(void *arg)
+{
+	(void)arg;
+	CHECK_EQ(pthread_mutex_lock(&grace_lock), 0);
+	while (atomic_load(&grace_others) < 4)
+		__asm__ volatile("");
+	CHECK_EQ(pthread_mutex_unlock(&grace_lock), 0);
+	return NULL;
+}
+
+static void *grace_other(void *arg)
+{
+	(void)arg;
+	spin(100000);
+	atomic_fetch_add(&grace_others, 1);
+	CHECK_EQ(pthread_mutex_lock(&grace_lock), 0);
+	atomic_fetch_add(&grace_taken, 1);
+	CHECK_EQ(pthread_mutex_unlock(&grace_lock), 0);
+	return NULL;
+}
+
+CASE_STRESS(lock_grace)
+{
+	pthread_t h = spawn(grace_holder, NULL), t[4];
+
+	for (int i = 0; i < 4; i++)
+		t[i] = spawn(grace_other, NULL);
+	join(h);
+	for (int i = 0; i < 4; i++)
+		join(t[i]);
+	CHECK_EQ(atomic_load(&grace_taken), 4);
+}
+
+/* Integer, flag, x87 and vector state survive being stopped anywhere: every thread computes the
+ * same values, stopped at different places. */
+static uint64_t mix_int(uint64_t x, long n)
+{
+	for (long i = 0; i < n; i++) {
+		x ^= x << 13;
+		x ^= x >> 7;
+		x ^= x << 17;
+		__asm__ volatile("addq %%rax, %0\n\tadcq $3, %0\n\tadcq $5, %0"
+				 : "+r"(x)
+				 : "a"(0xfedcba9876543210ull)
+				 : "cc");
+	}
+	return x;
+}
+
+static double mix_double(double x, long n)
+{
+	for (long i = 0; i < n; i++)
+		x = x * 1.0000001 + 0.25 / (x + 1.0);
+	return x;
+}
+
+static long double mix_x87(long double x, long n)
+{
+	for (long i = 0; i < n; i++)
+		x = x * 1.0000001L + 0.25L / (x + 1.0L);
+	return x;
+}
+
+typedef uint32_t v8 __attribute__((vector_size(32)));
+
+static uint32_t mix_vector(uint32_t seed, long n)
+{
+	v8 a = { seed, 2, 3, 4, 5, 6, 7, 8 };
+	uint32_t sum = 0;
+
+	for (long i = 0; i < n; i++) {
+		a = (a ^ (a << 13)) + 0x9e3779b9u;
+		a ^= a >> 17;
+	}
+	for (int i = 0; i < 8; i++)
+		sum ^= a[i];
+	return sum;
+}
+
+/* A leaf whose array lies in the red zone. */
+__attribute__((noinline)) static uint64_t mix_redzone(uint64_t x)
+{
+	volatile uint64_t a[8];
+
+	for (int i = 0; i < 8; i++)
+		a[i] = x + (uint64_t)i;
+	for (int k = 0; k < 50; k++)
+		for (int i = 0; i < 8; i++)
+			a[i] = a[i] * 3 + a[(i + 1) & 7];
+	return a[0] ^ a[7];
+}
+
+struct state_result {
+	uint64_t i, r;
+	uint32_t v;
+	double d;
+	long double x;
+};
+
+static void state_compute(struct state_result *res)
+{
+	memset(res, 0, sizeof(*res));
+	res->i = mix_int(1, 1000000);
+	res->d = mix_double(1.5, 300000);
+	res->x = mix_x87(1.5L, 200000);
+	res->v = mix_vector(1, 1000000);
+	res->r = 1;
+	for (int k = 0; k < 1000; k++)
+		res->r = mix_redzone(res->r);
+}
+
+static void *state_thread(void *arg)
+{
+	struct state_result *want = arg, got;
+
+	for (int k = 0; k < 2; k++) {
+		errno = 4711;
+		state_compute(&got);
+		CHECK_EQ(errno, 4711);
+		CHECK(got.i == want->i && got.r == want->r);
+		CHECK(got.v == want->v && got.d == want->d && got.x == want->x);
+	}
+	return NULL;
+}
+
+CASE_STRESS(state_preserved)
+{
+	struct state_result want;
+	pthread_t t[8];
+
+	state_compute(&want);
+	for (int i = 0; i < 8; i++)
+		t[i] = spawn(state_thread, &want);
+	for (int i = 0; i < 8; i++)
+		join(t[i]);
+}
+
+/* Rounding mode and exception masks are each thread's own and survive a stop. */
+static void *mxcsr_thread(void *arg)
+{
+	unsigned mine = 0x1f80u | ((unsigned)(intptr_t)arg & 3u) << 13, got;
+	unsigned short cw = (unsigned short)(0x037fu | ((unsigned)(intptr_t)arg & 3u) << 10), gcw;
+
+	__asm__ volatile("ldmxcsr %0" : : "m"(mine));
+	__asm__ volatile("fldcw %0" : : "m"(cw));
+	for (int i = 0; i < 20; i++) {
+		spin(100000);
+		__asm__ volatile("stmxcsr %0" : "=m"(got));
+		__asm__ volatile("fnstcw %0" : "=m"(gcw));
+		CHECK_EQ(got & ~0x3fu, mine);
+		CHECK_EQ(gcw & 0x0f3f, cw & 0x0f3f);
+	}
+	return NULL;
+}
+
+CASE(rounding_mode_preserved)
+{
+	pthread_t t[8];
+
+	for (int i = 0; i < 8; i++)
+		t[i] = spawn(mxcsr_thread, (void *)(intptr_t)i);
+	for (int i = 0; i < 8; i++)
+		join(t[i]);
+}
+
+/* Threads on the smallest stack the system allows, busy and stopped many times. */
+static atomic_int stackmin_done;
+
+static void *stackmin_thread(void *arg)
+{
+	(void)arg;
+	spin(2000000);
+	atomic_fetch_add(&stackmin_done, 1);
+	return NULL;
+}
+
+CASE_STRESS(stack_min)
+{
+	pthread_attr_t attr;
+	pthread_t t[32];
+	long min = sysconf(_SC_THREAD_STACK_MIN);
+
+	CHECK_EQ(pthread_attr_init(&attr), 0);
+	CHECK_EQ(pthread_attr_setstacksize(&attr, (size_t)(min > 0 ? min : PTHREAD_STACK_MIN)), 0);
+	for (int i = 0; i < 32; i++)
+		CHECK_EQ(pthread_create(&t[i], &attr, stackmin_thread, NULL), 0);
+	for (int i = 0; i < 32; i++)
+		join(t[i]);
+	pthread_attr_destroy(&attr);
+	CHECK_EQ(atomic_load(&stackmin_done), 32);
+}
+
+/* A stack of the program's own (pthread_attr_setstack) is used and intact to its end. */
+static void *own_stack_thread(void *arg)
+{
+	char here;
+
+	CHECK(&here > (char *)arg && &here < (char *)arg + 262144);
+	spin(200000);
+	return arg;
+}
+
+CASE(own_stack)
+{
+	pthread_attr_t attr;
+	void *mem;
+	pthread_t t;
+
+	CHECK_EQ(posix_memalign(&mem, 4096, 262144 + 4096), 0);
+	memset((char *)mem + 262144, 0x5a, 4096);
+	CHECK_EQ(pthread_attr_init(&attr), 0);
+	CHECK_EQ(pthread_attr_setstack(&attr, mem, 262144), 0);
+	CHECK_EQ(pthread_create(&t, &attr, own_stack_thread, mem), 0);
+	CHECK(join(t) == mem);
+	for (int i = 0; i < 4096; i++)
+		CHECK_EQ(((unsigned char *)mem)[262144 + i], 0x5a);
+	free(mem);
+}
+
+/* 1000 threads wait on one condition variable, then all go at once. */
+static pthread_mutex_t crowd_lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t crowd_go = PTHREAD_COND_INITIALIZER;
+static int crowd_open;
+static atomic_int crowd_in, crowd_out;
+
+static void *crowd_thread(void *arg)
+{
+	(void)arg;
+	CHECK_EQ(pthread_mutex_lock(&crowd_lock), 0);
+	atomic_fetch_add(&crowd_in, 1);
+	while (!crowd_open)
+		CHECK_EQ(pthread_cond_wait(&crowd_go, &crowd_lock), 0);
+	CHECK_EQ(pthread_mutex_unlock(&crowd_lock), 0);
+	atomic_fetch_add(&crowd_out, 1);
+	return NULL;
+}
+
+static void crowd(int n)
+{
+	pthread_t *t = calloc((size_t)n, sizeof(*t));
+	pthread_attr_t attr;
+	int made = 0, err = 0;
+
+	CHECK(t != NULL);
+	CHECK_EQ(pthread_attr_init(&attr), 0);
+	CHECK_EQ(pthread_attr_setstacksize(&attr, 65536), 0);
+	while (made < n && !(err = pthread_create(&t[made], &attr, crowd_thread, NULL)))
+		made++;
+	if (err)
+		CHECK_EQ(err, EAGAIN);
+	AWAIT(&crowd_in, made);
+	CHECK_EQ(atomic_load(&crowd_out), 0);
+	CHECK_EQ(pthread_mutex_lock(&crowd_lock), 0);
+	crowd_open = 1;
+	CHECK_EQ(pthread_cond_broadcast(&crowd_go), 0);
+	CHECK_EQ(pthread_mutex_unlock(&crowd_lock), 0);
+	for (int i = 0; i < made; i++)
+		join(t[i]);
+	CHECK_EQ(atomic_load(&crowd_out), made);
+	free(t);
+	if (made < n)
+		skip("this system does not allow so many threads");
+}
+
+CASE(parked_1000)
+{
+	crowd(1000);
+}
+
+/* 4096 threads at once; where the system allows fewer, those that exist are right. */
+CASE(threads_4096)
+{
+	crowd(4096);
+}
+
+/* Threads that come and go: create and join 1000 times, 20 at a time. */
+static void *passing(void *arg)
+{
+	return (char *)arg + 1;
+}
+
+CASE_STRESS(create_join)
+{
+	pthread_t t[20];
+
+	for (int k = 0; k < 50; k++) {
+		for (int i = 0; i < 20; i++)
+			t[i] = spawn(passing, (void *)(intptr_t)(k * 20 + i));
+		for (int i = 0; i < 20; i++)
+			CHECK_EQ((intptr_t)join(t[i]), k * 20 + i + 1);
+	}
+}
+
+/* Thread creation as a tree: each thread makes two and joins them. */
+static void *tree(void *arg)
+{
+	intptr_t depth = (intptr_t)arg, sum = 1;
+
+	if (depth > 0) {
+		pthread_t a = spawn_small(tree, (void *)(depth - 1));
+		pthread_t b = spawn_small(tree, (void *)(depth - 1));
+
+		sum += (intptr_t)join(a) + (intptr_t)join(b);
+	}
+	return (void *)sum;
+}
+
+CASE_STRESS(create_tree)
+{
+	CHECK_EQ((intptr_t)tree((void *)6), 127);
+}
+
+/* A malloc storm in 32 threads: what is written into a block stays until it is freed. */
+static void *storm_thread(void *arg)
+{
+	unsigned seed = (unsigned)(intptr_t)arg * 7919u + 1;
+	unsigned char *p[16] = { 0 };
+	size_t len[16] = { 0 };
+
+	for (int i = 0; i < 2000; i++) {
+		int k = rand_r(&seed) & 15;
+
+		if (p[k])
+			CHECK(p[k][0] == (unsigned char)k && p[k][len[k] - 1] == (unsigned char)k);
+		free(p[k]);
+		len[k] = 1 + (size_t)rand_r(&seed) % (i % 100 ? 500 : 200000);
+		p[k] = malloc(len[k]);
+		CHECK(p[k] != NULL);
+		memset(p[k], k, len[k]);
+	}
+	for (int k = 0; k < 16; k++)
+		free(p[k]);
+	return NULL;
+}
+
+CASE_STRESS(malloc_storm)
+{
+	pthread_t t[32];
+
+	for (int i = 0; i < 32; i++)
+		t[i] = spawn(storm_thread, (void *)(intptr_t)i);
+	for (int i = 0; i < 32; i++)
+		join(t[i]);
+}
+
+/* stdio of many threads on one stream: lines stay whole. */
+static FILE *shared_stream;
+
+static void *stdio_thread(void *arg)
+{
+	for (int i = 0; i < 200; i++)
+		CHECK(fprintf(shared_stream, "%02d %04d abcdefghij\n", (int)(intptr_t)arg, i) == 19);
+	return NULL;
+}
+
+CASE_STRESS(stdio_shared)
+{
+	char line[64];
+	pthread_t t[16];
+	int next[16] = { 0 }, who, nr, n = 0;
+
+	CHECK((shared_stream = tmpfile()) != NULL);
+	for (int i = 0; i < 16; i++)
+		t[i] = spawn(stdio_thread, (void *)(intptr_t)i);
+	for (int i = 0; i < 16; i++)
+		join(t[i]);
+	rewind(shared_stream);
+	while (fgets(line, sizeof(line), shared_stream)) {
+		CHECK_EQ(sscanf(line, "%2d %4d abcdefghij\n", &who, &nr), 2);
+		CHECK(who >= 0 && who < 16);
+		CHECK_EQ(nr, next[who]++);
+		n++;
+	}
+	CHECK_EQ(n, 3200);
+	fclose(shared_stream);
+}

@@ -11,7 +11,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <sys/prctl.h>
 #include <sys/syscall.h>
 
 #include "shim.h"
@@ -177,12 +176,6 @@ void stats_thread_exit(const struct g *gp)
 		return;
 	r->tid = gp->tid;
 	copy_name(r->name, gp->name);
-	if (gp->tid == os_gettid()) {
-		char name[16] = "";
-
-		if (sys2(SYS_prctl, PR_GET_NAME, name) == 0)
-			copy_name(r->name, name);
-	}
 	r->run_ns = load_relaxed(&gp->run_ns);
 	r->wait_ns = load_relaxed(&gp->wait_ns);
 	r->switches = load_relaxed(&gp->switches);

@@ -330,7 +330,7 @@ START_TEST(affinity)
 	cpu_set_t set;
 
 	ck_assert_int_eq(sched_getaffinity(0, sizeof(set), &set), 0);
-	ck_assert_int_eq(os_affinity_cpus(), CPU_COUNT(&set));
+	ck_assert_int_eq(os_affinity_cpus(0), CPU_COUNT(&set));
 }
 END_TEST
 

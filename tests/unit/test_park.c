@@ -1,0 +1,362 @@
+// test_park.c: the parking lot: order, moving between queues, and no wakeup lost among real threads.
+//
+// Order is tested with Gs that have no thread: one that is readied before it parks keeps a token, and
+// that is what is looked at.
+
+#include <sched.h>
+
+#include "unit.h"
+
+static struct g gs[8];
+static int object, other; // only their addresses count
+
+static void setup(void)
+{
+	unit_config();
+	memset(gs, 0, sizeof(gs));
+	ck_assert_int_eq(sched_init(2), 0);
+	store_relaxed(&sched.active, PHASE_ACTIVE);
+}
+
+static bool readied(const struct g *gp)
+{
+	return gp->park == PARK_TOKEN;
+}
+
+static void enqueue(int n, const void *addr)
+{
+	for (int i = 0; i < n; i++)
+		lot_enqueue(&gs[i], addr, LOT_ANY);
+}
+
+START_TEST(fifo)
+{
+	ck_assert(!lot_has_waiters(&object));
+	ck_assert_int_eq(lot_wake(&object, 1), 0);
+	enqueue(5, &object);
+	ck_assert(lot_has_waiters(&object));
+	ck_assert_int_eq(lot_wake(&other, 5), 0);
+	ck_assert_int_eq(lot_wake(&object, 1), 1);
+	ck_assert(readied(&gs[0]) && !readied(&gs[1]));
+	ck_assert_int_eq(lot_wake(&object, 2), 2);
+	ck_assert(readied(&gs[1]) && readied(&gs[2]) && !readied(&gs[3]));
+	ck_assert_int_eq(lot_wake(&object, INT32_MAX), 2);
+	ck_assert(readied(&gs[3]) && readied(&gs[4]));
+	ck_assert(!lot_has_waiters(&object));
+	ck_assert_int_eq(lot_wake(&object, 1), 0);
+}
+END_TEST
+
+// Out of the head, the middle and the tail of the queue.
+START_TEST(leave)
+{
+	enqueue(5, &object);
+	ck_assert(lot_leave(&gs[0]) && lot_leave(&gs[2]) && lot_leave(&gs[4]));
+	ck_assert(!lot_leave(&gs[0])); // it is in no queue any more
+	ck_assert_int_eq(lot_wake(&object, INT32_MAX), 2);
+	ck_assert(readied(&gs[1]) && readied(&gs[3]));
+	ck_assert(!readied(&gs[0]) && !readied(&gs[2]) && !readied(&gs[4]));
+	ck_assert(!lot_leave(&gs[1])); // its waker had it
+	ck_assert(!lot_has_waiters(&object));
+	lot_enqueue(&gs[0], &object, LOT_ANY);
+	ck_assert_int_eq(lot_wake(&object, 1), 1);
+}
+END_TEST
+
+// Many addresses share buckets; each queue is for itself.
+START_TEST(addresses_apart)
+{
+	static struct g many[4096];
+	static char addr[4096];
+
+	for (int i = 0; i < 4096; i++)
+		lot_enqueue(&many[i], &addr[i], LOT_ANY);
+	for (int i = 4095; i >= 0; i--) {
+		ck_assert_int_eq(lot_wake(&addr[i], 9), 1);
+		ck_assert(readied(&many[i]));
+	}
+}
+END_TEST
+
+START_TEST(rwlock)
+{
+	static const int kinds[] = {LOT_READER, LOT_READER, LOT_WRITER, LOT_READER,
+				    LOT_WRITER, LOT_WRITER, LOT_READER};
+	static const int woken[] = {2, 1, 1, 1, 1, 1, 0}; // RR W R W W R
+	int at = 0;
+
+	for (int i = 0; i < 7; i++)
+		lot_enqueue(&gs[i], &object, kinds[i]);
+	for (int i = 0; i < 7; i++) {
+		ck_assert_int_eq(lot_wake_rwlock(&object), woken[i]);
+		at += woken[i];
+		for (int k = 0; k < 7; k++)
+			ck_assert_msg(readied(&gs[k]) == (k < at), "wake %d, G %d", i, k);
+	}
+}
+END_TEST
+
+START_TEST(requeue)
+{
+	enqueue(4, &object);
+	lot_enqueue(&gs[5], &other, LOT_ANY);
+	lot_requeue(&object, 3, &other);
+	ck_assert(readied(&gs[0]) && !readied(&gs[1]) && !readied(&gs[2]) && !readied(&gs[3]));
+	// The fourth still waits where it was, the others behind those who waited for the mutex.
+	ck_assert_int_eq(lot_wake(&other, 1), 1);
+	ck_assert(readied(&gs[5]));
+	ck_assert_int_eq(lot_wake(&other, 1), 1);
+	ck_assert(readied(&gs[1]) && !readied(&gs[2]));
+	ck_assert(lot_leave(&gs[2])); // also from there
+	ck_assert_int_eq(lot_wake(&other, 1), 0);
+	ck_assert_int_eq(lot_wake(&object, 9), 1);
+	ck_assert(readied(&gs[3]));
+	lot_requeue(&object, 3, &other); // nobody there
+	enqueue(1, &object);
+	gs[0].park = PARK_NONE;
+	lot_requeue(&object, INT32_MAX, &other);
+	ck_assert(readied(&gs[0]));
+}
+END_TEST
+
+// --- with threads: each becomes a G; the test's own thread is none ---------------------------------
+
+static void thread_starts(void)
+{
+	struct g *gp = g_alloc();
+
+	ck_assert_ptr_nonnull(gp);
+	sched_start(gp);
+}
+
+static void start(pthread_t *t, int n, void *(*fn)(void *))
+{
+	for (int i = 0; i < n; i++)
+		ck_assert_int_eq(pthread_create(&t[i], NULL, fn, (void *)(intptr_t)i), 0);
+}
+
+static void join(pthread_t *t, int n)
+{
+	for (int i = 0; i < n; i++)
+		ck_assert_int_eq(pthread_join(t[i], NULL), 0);
+}
+
+static uint32_t mutex;
+static uint64_t counter;
+
+static int try_mutex(void *obj)
+{
+	return cas((uint32_t *)obj, 0, 1) ? 0 : EBUSY; // pairs with the xchg in unlock
+}
+
+static void lock(struct g *gp)
+{
+	if (try_mutex(&mutex))
+		ck_assert_int_eq(lot_acquire(gp, &mutex, try_mutex, LOT_ANY, WAIT_MUTEX, NULL), 0);
+}
+
+static void unlock(void)
+{
+	xchg(&mutex, 0); // publishes the section to the next try_mutex
+	if (lot_has_waiters(&mutex))
+		lot_wake(&mutex, 1);
+}
+
+static void *counts(void *arg)
+{
+	struct g *gp;
+
+	(void)arg;
+	thread_starts();
+	gp = getg();
+	for (int i = 0; i < 20000; i++) {
+		lock(gp);
+		counter++;
+		if (i % 500 == 0)
+			gosched(gp, G_RUNNABLE); // the others find the lock taken
+		unlock();
+	}
+	goexit();
+	return NULL;
+}
+
+START_TEST(mutual_exclusion)
+{
+	pthread_t t[16];
+
+	start(t, 16, counts);
+	join(t, 16);
+	ck_assert_uint_eq(counter, 16 * 20000);
+	ck_assert(!lot_has_waiters(&mutex));
+	ck_assert_int_eq(load_relaxed(&sched.demand), 0);
+	ck_assert_uint_eq(sched.npidle, 2);
+	ck_assert_uint_eq(sched.ngs, 0);
+}
+END_TEST
+
+static void *times_out(void *arg)
+{
+	struct deadline d;
+	int64_t before, took;
+
+	(void)arg;
+	thread_starts();
+	before = os_nanotime();
+	d = os_deadline_in(30000000);
+	ck_assert_int_eq(lot_acquire(getg(), &mutex, try_mutex, LOT_ANY, WAIT_MUTEX, &d),
+			 ETIMEDOUT);
+	took = os_nanotime() - before;
+	ck_assert_int_ge(took, 30000000);
+	ck_assert_int_lt(took, 3000000000);
+	d = os_deadline_in(0);
+	ck_assert_int_eq(lot_acquire(getg(), &mutex, try_mutex, LOT_ANY, WAIT_MUTEX, &d),
+			 ETIMEDOUT);
+	d = (struct deadline){CLOCK_REALTIME, {INT64_MAX, 0}}; // far away, not long ago
+	xchg(&mutex, 0);
+	ck_assert_int_eq(lot_acquire(getg(), &mutex, try_mutex, LOT_ANY, WAIT_MUTEX, &d), 0);
+	ck_assert_ptr_null(getg()->waitaddr);
+	ck_assert_int_eq(getg()->status, G_RUNNING);
+	goexit();
+	return NULL;
+}
+
+START_TEST(timeout)
+{
+	pthread_t t;
+
+	mutex = 1;
+	start(&t, 1, times_out);
+	join(&t, 1);
+	ck_assert(!lot_has_waiters(&mutex));
+}
+END_TEST
+
+static void *waits_for_ever(void *arg)
+{
+	(void)arg;
+	thread_starts();
+	lock(getg());
+	unlock();
+	goexit();
+	return NULL;
+}
+
+// A release by code that was not interposed tells the lot nothing.
+START_TEST(silent_release)
+{
+	pthread_t t[4];
+
+	mutex = 1;
+	start(t, 4, waits_for_ever);
+	usleep(50000);
+	xchg(&mutex, 0);
+	join(t, 4);
+}
+END_TEST
+
+// lot_wait as condition variables use it: a turn goes round, each waiter waits for its own.
+enum { RING = 8, TURNS = 20000 };
+static uint32_t turn;
+static int conds[RING];
+
+static void *takes_turns(void *arg)
+{
+	uint32_t me = (uint32_t)(intptr_t)arg;
+	struct g *gp;
+
+	thread_starts();
+	gp = getg();
+	for (;;) {
+		uint32_t now;
+
+		lock(gp);
+		while ((now = turn) % RING != me && now < TURNS) {
+			lot_enqueue(gp, &conds[me], LOT_ANY);
+			unlock();
+			ck_assert_int_eq(lot_wait(gp, WAIT_COND, NULL, false), 0);
+			lock(gp);
+		}
+		if (now < TURNS)
+			turn++;
+		lot_wake(&conds[(me + 1) % RING], 1);
+		unlock();
+		if (now >= TURNS)
+			break;
+	}
+	goexit();
+	return NULL;
+}
+
+START_TEST(ring)
+{
+	pthread_t t[RING];
+
+	start(t, RING, takes_turns);
+	join(t, RING);
+	ck_assert_uint_eq(turn, TURNS);
+	ck_assert_int_eq(load_relaxed(&sched.demand), 0);
+	ck_assert_uint_eq(sched.npidle, 2);
+}
+END_TEST
+
+// Waits that time out at about the moment they are woken: each ends in exactly one of the two ways.
+static uint32_t woken, timed_out, finished;
+
+static void *short_waits(void *arg)
+{
+	struct g *gp;
+
+	(void)arg;
+	thread_starts();
+	gp = getg();
+	for (int i = 0; i < 2000; i++) {
+		struct deadline d = os_deadline_in(50000 + i % 7 * 10000);
+		int r;
+
+		lot_enqueue(gp, &object, LOT_ANY);
+		r = lot_wait(gp, WAIT_COND, &d, false);
+		ck_assert(r == 0 || r == ETIMEDOUT);
+		fetch_add(r ? &timed_out : &woken, 1);
+		ck_assert_ptr_null(gp->waitaddr);
+	}
+	fetch_add(&finished, 1);
+	goexit();
+	return NULL;
+}
+
+START_TEST(timeout_against_wake)
+{
+	pthread_t t[4];
+	uint32_t readied_here = 0;
+
+	start(t, 4, short_waits);
+	while (load_relaxed(&finished) < 4) {
+		readied_here += (uint32_t)lot_wake(&object, 1);
+		usleep(20);
+	}
+	join(t, 4);
+	ck_assert_uint_eq(woken + timed_out, 8000);
+	ck_assert_uint_eq(woken, readied_here);
+	ck_assert_uint_eq(sched.npidle, 2);
+}
+END_TEST
+
+static void add(TCase *tc)
+{
+	tcase_add_checked_fixture(tc, setup, NULL);
+	tcase_add_test(tc, fifo);
+	tcase_add_test(tc, leave);
+	tcase_add_test(tc, addresses_apart);
+	tcase_add_test(tc, rwlock);
+	tcase_add_test(tc, requeue);
+	tcase_add_test(tc, mutual_exclusion);
+	tcase_add_test(tc, timeout);
+	tcase_add_test(tc, silent_release);
+	tcase_add_test(tc, ring);
+	tcase_add_test(tc, timeout_against_wake);
+}
+
+int main(void)
+{
+	return unit_run("park", add);
+}

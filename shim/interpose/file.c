@@ -9,7 +9,7 @@
 #include "interpose.h"
 
 // mode is passed only with flags that create a file; elsewhere there is no argument to fetch.
-#define HAS_MODE(flags) (((flags) & O_CREAT) || ((flags) & O_TMPFILE) == O_TMPFILE)
+#define HAS_MODE(flags) (((flags)&O_CREAT) || ((flags)&O_TMPFILE) == O_TMPFILE)
 #define FETCH_MODE(flags)                                                                          \
 	mode_t mode = 0;                                                                           \
 	if (HAS_MODE(flags)) {                                                                     \

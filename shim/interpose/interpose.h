@@ -29,8 +29,8 @@
 //                libc, e.g. COMPAT(sem_post, 2_2_5, "GLIBC_2.2.5")
 //   COMPAT_FROM  the same function, with another default version
 //   SYMVER       another function, fn
-// Version names have dots, so ident stands in. The default is repeated here as GNU ld drops a symbol
-// with the address of a versioned one unless it has its own version before the map is applied.
+// Version names have dots, so ident stands in. The default is repeated here: GNU ld drops a
+// symbol with the address of a versioned one unless it has its version before the map is applied.
 #define SYMVER(fn, name, ver) __asm__(".symver " #fn "," #name "@" ver)
 #define COMPAT_FROM(name, default_ver, ident, ver)                                                 \
 	ALIAS(compat_##name##_##ident, name);                                                      \
@@ -45,13 +45,11 @@ struct real_fn {
 	const char *version; // NULL: the default version
 	void **slot;
 };
-// The section is read as an array: without aligned, gcc would round large objects up and leave gaps.
-#define IN_REAL_FNS                                                                                \
-	__attribute__((section("real_fns"), used, aligned(__alignof__(struct real_fn))))
+// The section is read as an array; without aligned, gcc aligns large objects more and leaves gaps.
+#define IN_REAL_FNS __attribute__((section("real_fns"), used, aligned(__alignof__(struct real_fn))))
 #define REAL_FN_NAMED(slot_, type, sym, ver)                                                       \
 	static __typeof__(type) *real_##slot_;                                                     \
-	static const struct real_fn real_fn_##slot_ IN_REAL_FNS = {sym, ver,                       \
-								   (void **)&real_##slot_}
+	static const struct real_fn real_fn_##slot_ IN_REAL_FNS = {sym, ver, (void **)&real_##slot_}
 #define REAL_FN(name) REAL_FN_NAMED(name, name, #name, NULL)
 void real_resolve(void); // idempotent; for calls that come before the constructor
 #define REAL(name)                                                                                 \

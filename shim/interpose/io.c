@@ -100,8 +100,8 @@ WRAP_IF(pipe_would_block(in, out, flags), ssize_t, splice,
 	(in, inoff, out, outoff, n, flags))
 WRAP_IF(pipe_would_block(in, out, flags), ssize_t, tee,
 	(int in, int out, size_t n, unsigned int flags), (in, out, n, flags))
-WRAP(MAY_BLOCK, ssize_t, vmsplice,
-     (int fd, const struct iovec *iov, size_t n, unsigned int flags), (fd, iov, n, flags))
+WRAP(MAY_BLOCK, ssize_t, vmsplice, (int fd, const struct iovec *iov, size_t n, unsigned int flags),
+     (fd, iov, n, flags))
 WRAP(MAY_BLOCK, ssize_t, copy_file_range,
      (int in, off64_t *inoff, int out, off64_t *outoff, size_t n, unsigned int flags),
      (in, inoff, out, outoff, n, flags))

@@ -98,9 +98,8 @@ WRAP_POLL(__ppoll_chk,
 
 WRAP_POLL(epoll_wait, (int ep, struct epoll_event *ev, int n, int timeout), timeout == 0,
 	  (ep, ev, n, 0), (ep, ev, n, timeout))
-WRAP_POLL(epoll_pwait,
-	  (int ep, struct epoll_event *ev, int n, int timeout, const sigset_t *mask), timeout == 0,
-	  (ep, ev, n, 0, mask), (ep, ev, n, timeout, mask))
+WRAP_POLL(epoll_pwait, (int ep, struct epoll_event *ev, int n, int timeout, const sigset_t *mask),
+	  timeout == 0, (ep, ev, n, 0, mask), (ep, ev, n, timeout, mask))
 
 REAL_FN(epoll_pwait2);
 EXPORT int epoll_pwait2(int ep, struct epoll_event *ev, int n, const struct timespec *timeout,
@@ -161,11 +160,11 @@ EXPORT int select(int n, fd_set *restrict in, fd_set *restrict out, fd_set *rest
 
 	if (!sets_fit(n))
 		return MAY_BLOCK(REAL(select)(n, in, out, except, timeout));
-	return POLLS(timeout && timeout->tv_sec == 0 && timeout->tv_usec == 0,
-		     (save_sets(&saved, n, in, out, except),
-		      REAL(select)(n, in, out, except, &zero)),
-		     restore_sets(&saved, n, in, out, except),
-		     REAL(select)(n, in, out, except, timeout));
+	return POLLS(
+		timeout && timeout->tv_sec == 0 && timeout->tv_usec == 0,
+		(save_sets(&saved, n, in, out, except), REAL(select)(n, in, out, except, &zero)),
+		restore_sets(&saved, n, in, out, except),
+		REAL(select)(n, in, out, except, timeout));
 }
 ALIAS(__select, select);
 

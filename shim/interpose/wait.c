@@ -15,7 +15,7 @@
 
 // --- processes ----------------------------------------------------------------------------------
 
-#define WAITS(options, call) ((options) & WNOHANG ? (call) : WILL_BLOCK(call))
+#define WAITS(options, call) ((options)&WNOHANG ? (call) : WILL_BLOCK(call))
 
 WRAP(WILL_BLOCK, pid_t, wait, (int *status), (status))
 ALIAS(__wait, wait);

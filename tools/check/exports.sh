@@ -2,9 +2,9 @@
 # exports.sh LIB MAP: the exported symbols are the public ABI of the library.
 #
 # 1. LIB exports what MAP lists, each under the node it is listed in, and nothing else.
-# 2. For each name, every version that the running libc exports is exported by LIB as well: a version
-#    left out would let calls of older programs pass by the scheduler. And LIB exports no older
-#    version that libc does not have.
+# 2. For each name, every version that the running libc exports is exported by LIB as well: through
+#    a version left out, calls of older programs would pass by the scheduler. And LIB exports no
+#    older version that libc does not have.
 # Exit status 1 with the differences, 77 if the running libc is not glibc for x86-64.
 set -eu
 export LC_ALL=C

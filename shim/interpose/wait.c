@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -45,10 +46,32 @@ EXPORT int waitid(idtype_t type, id_t id, siginfo_t *info, int options)
 	return WAITS(options, REAL(waitid)(type, id, info, options));
 }
 
-WRAP(WILL_BLOCK, int, system, (const char *command), (command))
+// The child inherits the mask of its creator. We keep the preemption signal unblocked even if the
+// program blocked it, so block it for the length of the call; a thread in a call needs no such
+// signal.
+static void child_mask(int how)
+{
+	const struct g *gp = tls.self;
+	uint64_t set = (uint64_t)1 << (config.signal - 1);
+
+	if (gp && gp->urg_blocked)
+		sys4(SYS_rt_sigprocmask, how, &set, NULL, sizeof(set));
+}
+#define WITH_CHILD_MASK(call)                                                                      \
+	__extension__({                                                                            \
+		child_mask(SIG_BLOCK);                                                             \
+		__typeof__(call) spawned_ = (call);                                                \
+		child_mask(SIG_UNBLOCK);                                                           \
+		spawned_;                                                                          \
+	})
+#define SPAWN_WILL_BLOCK(call) WILL_BLOCK(WITH_CHILD_MASK(call))
+#define SPAWN_MAY_BLOCK(call) MAY_BLOCK(WITH_CHILD_MASK(call))
+#define SPAWN_MAY_BLOCK_DEEP(call) MAY_BLOCK_DEEP(WITH_CHILD_MASK(call))
+
+WRAP(SPAWN_WILL_BLOCK, int, system, (const char *command), (command))
 
 // popen and pclose allocate: the program may have its own malloc.
-WRAP(MAY_BLOCK_DEEP, FILE *, popen, (const char *command, const char *type), (command, type))
+WRAP(SPAWN_MAY_BLOCK_DEEP, FILE *, popen, (const char *command, const char *type), (command, type))
 WRAP(MAY_BLOCK_DEEP, int, pclose, (FILE * f), (f))
 
 // Before version 2.15 a file without a known format was handed to the shell: another function.
@@ -58,12 +81,12 @@ WRAP(MAY_BLOCK_DEEP, int, pclose, (FILE * f), (f))
 	 const posix_spawnattr_t *restrict attr, char *const argv[restrict],                       \
 	 char *const envp[restrict])
 #define SPAWN(name)                                                                                \
-	WRAP(MAY_BLOCK, int, name, SPAWN_PARAMS, (pid, path, actions, attr, argv, envp))           \
+	WRAP(SPAWN_MAY_BLOCK, int, name, SPAWN_PARAMS, (pid, path, actions, attr, argv, envp))     \
 	REAL_FN_NAMED(name##_2_2_5, name, #name, "GLIBC_2.2.5");                                   \
 	EXPORT __typeof__(name) compat_##name##_2_2_5;                                             \
 	EXPORT int compat_##name##_2_2_5 SPAWN_PARAMS                                              \
 	{                                                                                          \
-		return MAY_BLOCK(REAL(name##_2_2_5)(pid, path, actions, attr, argv, envp));        \
+		return SPAWN_MAY_BLOCK(REAL(name##_2_2_5)(pid, path, actions, attr, argv, envp));  \
 	}                                                                                          \
 	SYMVER(compat_##name##_2_2_5, name, "GLIBC_2.2.5")
 SPAWN(posix_spawn);

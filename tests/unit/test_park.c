@@ -341,6 +341,42 @@ START_TEST(timeout_against_wake)
 }
 END_TEST
 
+// A wake that reaches a waiter which no longer needs it belongs to the next one in the queue. Here
+// the try function is the other thread: it does what sem_post would do at that moment.
+static bool wake_done;
+
+static int try_late(void *obj)
+{
+	if (load_relaxed(&getg()->waitaddr) && !wake_done) {
+		lot_enqueue(&gs[0], obj, LOT_ANY);
+		ck_assert_int_eq(lot_wake(obj, 1), 1); // takes the caller
+		ck_assert(!readied(&gs[0]));
+		wake_done = true;
+		return 0; // by an earlier post
+	}
+	return EBUSY;
+}
+
+static void *gets_late_wake(void *arg)
+{
+	(void)arg;
+	thread_starts();
+	ck_assert_int_eq(lot_acquire(getg(), &object, try_late, LOT_ANY, WAIT_SEM, NULL), 0);
+	ck_assert(wake_done);
+	goexit();
+	return NULL;
+}
+
+START_TEST(late_wake_is_passed_on)
+{
+	pthread_t t;
+
+	start(&t, 1, gets_late_wake);
+	join(&t, 1);
+	ck_assert(readied(&gs[0]));
+}
+END_TEST
+
 static void add(TCase *tc)
 {
 	tcase_add_checked_fixture(tc, setup, NULL);
@@ -354,6 +390,7 @@ static void add(TCase *tc)
 	tcase_add_test(tc, silent_release);
 	tcase_add_test(tc, ring);
 	tcase_add_test(tc, timeout_against_wake);
+	tcase_add_test(tc, late_wake_is_passed_on);
 }
 
 int main(void)

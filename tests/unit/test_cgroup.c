@@ -47,7 +47,8 @@ static int cpus(void)
 
 #define V2_MOUNT                                                                                   \
 	"24 1 0:22 / /proc rw - proc proc rw\n"                                                    \
-	"30 23 0:26 / /sys/fs/cgroup rw,nosuid shared:4 master:2 - cgroup2 cgroup2 rw,nsdelegate\n"
+	"30 23 0:26 / /sys/fs/cgroup rw,nosuid shared:4 master:2 - cgroup2 cgroup2 "               \
+	"rw,nsdelegate\n"
 
 START_TEST(nothing_there)
 {
@@ -63,10 +64,18 @@ static const struct {
 	const char *text;
 	int want;
 } maxima[] = {
-	{"max 100000\n", 0},  {"100000 100000\n", 1}, {"150000 100000\n", 2},
-	{"1000 100000\n", 1}, {"400000 100000\n", 4}, {"20000 5000\n", 4},
-	{"", 0},	      {"junk\n", 0},	      {"100000\n", 0},
-	{"5 0\n", 0},	      {"0 100000\n", 0},      {"999999999999999999999 1\n", 0},
+	{"max 100000\n", 0},
+	{"100000 100000\n", 1},
+	{"150000 100000\n", 2},
+	{"1000 100000\n", 1},
+	{"400000 100000\n", 4},
+	{"20000 5000\n", 4},
+	{"", 0},
+	{"junk\n", 0},
+	{"100000\n", 0},
+	{"5 0\n", 0},
+	{"0 100000\n", 0},
+	{"999999999999999999999 1\n", 0},
 };
 
 START_TEST(v2_maxima)
@@ -177,7 +186,8 @@ END_TEST
 START_TEST(junk)
 {
 	put("/proc/self/cgroup", "\n:\n::\n0:\n0::\n0::relative\nx\n");
-	put("/proc/self/mountinfo", "\n-\n - \n1 2 3\n1 2 3 / /m rw - cgroup2\n1 2 3 / /m - cgroup\n");
+	put("/proc/self/mountinfo",
+	    "\n-\n - \n1 2 3\n1 2 3 / /m rw - cgroup2\n1 2 3 / /m - cgroup\n");
 	ck_assert_int_eq(cpus(), 0);
 }
 END_TEST

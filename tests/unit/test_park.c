@@ -1,7 +1,8 @@
-// test_park.c: the parking lot: order, moving between queues, and no wakeup lost among real threads.
+// test_park.c: the parking lot: order, moving between queues, and no wakeup lost among real
+// threads.
 //
-// Order is tested with Gs that have no thread: one that is readied before it parks keeps a token, and
-// that is what is looked at.
+// Order is tested with Gs that have no thread: one that is readied before it parks keeps a token,
+// and that is what is looked at.
 
 #include <sched.h>
 
@@ -119,7 +120,8 @@ START_TEST(requeue)
 }
 END_TEST
 
-// --- with threads: each becomes a G; the test's own thread is none ---------------------------------
+// --- with threads: each becomes a G; the test's own thread is none
+// ---------------------------------
 
 static void thread_starts(void)
 {

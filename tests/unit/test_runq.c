@@ -216,7 +216,8 @@ START_TEST(drain)
 }
 END_TEST
 
-// --- one owner that puts and gets, three Ps that steal: every G comes out once per round ----------
+// --- one owner that puts and gets, three Ps that steal: every G comes out once per round
+// ----------
 
 enum { ROUNDS = 300 };
 static uint32_t seen[NG], left, stop;
@@ -232,7 +233,7 @@ static void *thief(void *arg)
 	struct p *pp = arg;
 	uint32_t n = 0;
 
-	tls.critical = 1; // as in the scheduler: it takes sched.lock
+	tls.critical = 1;	       // as in the scheduler: it takes sched.lock
 	while (!load_acquire(&stop)) { // pairs with the store in exactly_once
 		bool inherit;
 		struct g *gp = policy_go.pick(pp, &inherit);

@@ -1,0 +1,80 @@
+// g.c: memory for Gs.
+//
+// Type-stable: a struct g is reused but never unmapped, so sysmon, a waker or a granter may look at
+// one whose thread is dying. Each keeps the alternate signal stack it was once given.
+
+#include <sys/auxv.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+
+#include "shim.h"
+
+enum { G_CHUNK = 32 };
+
+static size_t altstack_size;
+
+// The kernel's frame (with AVX-512 or AMX state: AT_MINSIGSTKSZ) plus what our handler and the
+// program's handlers that may nest on it need. Virtual memory: touched only when used.
+size_t g_altstack_size(void)
+{
+	return altstack_size ? altstack_size : 64 * 1024;
+}
+
+static bool gfree_refill(void)
+{
+	struct g *chunk = os_mmap(sizeof *chunk * G_CHUNK);
+
+	if (!chunk)
+		return false;
+	for (int i = 0; i < G_CHUNK; i++) {
+		chunk[i].schedlink = sched.gfree;
+		sched.gfree = &chunk[i];
+		chunk[i].alllink = sched.allgs;
+		store_release(&sched.allgs, &chunk[i]); // pairs with readers that walk allgs
+	}
+	return true;
+}
+
+struct g *g_alloc(void)
+{
+	struct g *gp = NULL;
+	void *stack;
+
+	critical_enter();
+	lock_acquire(&sched.lock);
+	if (sched.gfree || gfree_refill()) {
+		gp = sched.gfree;
+		sched.gfree = gp->schedlink;
+	}
+	lock_release(&sched.lock);
+	critical_leave();
+	if (!gp)
+		return NULL;
+
+	stack = gp->altstack;
+	if (!stack)
+		stack = os_mmap(g_altstack_size());
+	{
+		struct g *all = gp->alllink;
+
+		*gp = (struct g){.alllink = all, .altstack = stack};
+	}
+	if (!stack) {
+		g_free(gp);
+		return NULL;
+	}
+	gp->goid = fetch_add(&sched.goidgen, 1) + 1; // only uniqueness matters
+	gp->prog_altstack.ss_flags = SS_DISABLE;
+	return gp;
+}
+
+void g_free(struct g *gp)
+{
+	critical_enter();
+	lock_acquire(&sched.lock);
+	gp->status = G_IDLE;
+	gp->schedlink = sched.gfree;
+	sched.gfree = gp;
+	lock_release(&sched.lock);
+	critical_leave();
+}

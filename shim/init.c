@@ -1,0 +1,129 @@
+// init.c: the start of everything: settings and real functions in the constructor, activation at the
+// first thread.
+//
+// The one file of shim/ besides interpose/ that may call libc. Real functions are looked up all at once
+// and early: a lazy dlsym in a wrapper could wait for the loader's lock while a dlopen constructor
+// holds it and waits for the wrapper's thread. Wrappers that run before our constructor (other libraries'
+// constructors, an allocator) resolve everything on their first call.
+
+#include <dlfcn.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <sys/auxv.h>
+#include <unistd.h>
+
+#include "interpose/interpose.h"
+
+extern const struct real_fn __start_real_fns[] __attribute__((visibility("hidden")));
+extern const struct real_fn __stop_real_fns[] __attribute__((visibility("hidden")));
+
+static bool resolved, off;
+
+void real_resolve(void)
+{
+	const struct real_fn *f;
+
+	for (f = __start_real_fns; f < __stop_real_fns; f++) {
+		void *p;
+
+		if (*f->slot)
+			continue;
+		p = f->version ? dlvsym(RTLD_NEXT, f->name, f->version) : dlsym(RTLD_NEXT, f->name);
+		*f->slot = p;
+	}
+	resolved = true;
+}
+
+static const char *getenv_secure(const char *name)
+{
+	return secure_getenv(name);
+}
+
+__attribute__((constructor)) static void init(void)
+{
+	void *vdso = dlopen("linux-vdso.so.1", RTLD_LAZY | RTLD_NOLOAD);
+	int saved = errno, bad;
+
+	real_resolve();
+	if (vdso)
+		os_vdso_clock_gettime = (os_clock_gettime_fn *)dlsym(vdso, "__vdso_clock_gettime");
+	bad = env_read(getenv_secure, environ);
+	if (bad && config.strict)
+		_exit(127);
+	off = config.off;
+	errno = saved;
+}
+
+__attribute__((destructor)) static void fini(void)
+{
+	int saved = errno;
+
+	if (load_relaxed(&sched.active) != PHASE_OFF)
+		stats_report();
+	errno = saved;
+}
+
+static int procs_now(void)
+{
+	int cpus = os_affinity_cpus(0), quota = cgroup_cpus();
+
+	if (config.procs)
+		return config.procs;
+	if (cpus < 1)
+		cpus = 1;
+	if (quota > 0 && quota < cpus)
+		cpus = quota;
+	return cpus > MAX_PROCS ? MAX_PROCS : cpus;
+}
+
+static bool give_up(const char *what, int error)
+{
+	log_line(LOG_WARN, "%s failed (error %d): threads run without the scheduler", what, -error);
+	store_relaxed(&sched.active, PHASE_OFF);
+	off = true;
+	return false;
+}
+
+// Dormant to active. The caller is the only thread there is, but for raw clones. Keeps errno.
+bool shim_activate(void)
+{
+	struct g *gp;
+	int r;
+
+	if (likely(load_relaxed(&sched.active) == PHASE_ACTIVE))
+		return true;
+	if (off || load_relaxed(&sched.active) == PHASE_OFF || tls.no_adopt)
+		return false;
+	if (!resolved)
+		real_resolve();
+	if (!config.quantum)
+		return false; // a thread from a constructor that ran before ours
+	cgroup_init("");
+	r = sched_init(procs_now());
+	if (r < 0)
+		return give_up("memory for the scheduler", r);
+	gp = g_alloc();
+	if (!gp)
+		return give_up("memory for a thread", -ENOMEM);
+	r = sysmon_start();
+	if (r < 0) {
+		g_free(gp);
+		return give_up("starting sysmon", r);
+	}
+	signal_activate();
+	gp->self = pthread_self();
+	signal_thread_start(gp);
+	store_relaxed(&sched.active, PHASE_ACTIVE);
+	sched_start(gp);
+	return true;
+}
+
+bool deadline_from(struct deadline *d, clockid_t clock, const struct timespec *abs)
+{
+	if (clock != CLOCK_MONOTONIC && clock != CLOCK_REALTIME)
+		return false;
+	if (abs->tv_nsec < 0 || abs->tv_nsec >= 1000000000)
+		return false;
+	*d = (struct deadline){clock, *abs};
+	return true;
+}

@@ -1,0 +1,154 @@
+// cond.c: pthread_cond_*, cnd_*.
+//
+// Waiters wait in the parking lot; nothing is written into the condition variable. glibc's own
+// wait would release the mutex without our unlock, so both must be ours. Only process-shared ones, and
+// waits of threads that cannot be scheduled (in a handler), are glibc's; a signal reaches those too.
+
+#include <limits.h>
+#include <pthread.h>
+#include <threads.h>
+
+#include "objects.h"
+
+REAL_FN(pthread_cond_wait);
+REAL_FN(pthread_cond_timedwait);
+REAL_FN(pthread_cond_clockwait);
+REAL_FN(pthread_cond_signal);
+REAL_FN(pthread_cond_broadcast);
+
+static bool is_shared(const pthread_cond_t *c)
+{
+	return c->__data.__wrefs & 1;
+}
+
+static clockid_t clock_of(const pthread_cond_t *c)
+{
+	return c->__data.__wrefs & 2 ? CLOCK_MONOTONIC : CLOCK_REALTIME;
+}
+
+static bool glibc_has_waiters(const pthread_cond_t *c)
+{
+	return load_relaxed(&c->__data.__wrefs) >> 3;
+}
+
+static int wait_in_lot(struct g *gp, pthread_cond_t *c, pthread_mutex_t *m, const struct deadline *until)
+{
+	int r, relock;
+
+	pthread_testcancel();
+	gp->waitmutex = mutex_is_glibcs(m) ? NULL : m;
+	lot_enqueue(gp, c, LOT_ANY);
+	r = pthread_mutex_unlock(m);
+	if (r != 0) {
+		if (!lot_leave(gp))
+			lot_absorb(gp);
+		return r;
+	}
+	r = lot_wait(gp, WAIT_COND, until, PARK_CANCEL);
+	relock = pthread_mutex_lock(m);
+	if (r == ECANCELED) {
+		pthread_testcancel(); // does not return unless cancellation is disabled
+		r = 0;
+	}
+	return relock ? relock : r;
+}
+
+EXPORT int pthread_cond_wait(pthread_cond_t *c, pthread_mutex_t *m)
+{
+	struct g *gp = getg_adopt();
+
+	if (!gp || is_shared(c))
+		return WILL_BLOCK(REAL(pthread_cond_wait)(c, m));
+	return wait_in_lot(gp, c, m, NULL);
+}
+
+EXPORT int pthread_cond_timedwait(pthread_cond_t *c, pthread_mutex_t *m, const struct timespec *abs)
+{
+	struct g *gp = getg_adopt();
+	struct deadline until;
+
+	if (!gp || is_shared(c))
+		return WILL_BLOCK(REAL(pthread_cond_timedwait)(c, m, abs));
+	if (!deadline_from(&until, clock_of(c), abs))
+		return EINVAL;
+	return wait_in_lot(gp, c, m, &until);
+}
+
+EXPORT int pthread_cond_clockwait(pthread_cond_t *c, pthread_mutex_t *m, clockid_t clock,
+				  const struct timespec *abs)
+{
+	struct g *gp = getg_adopt();
+	struct deadline until;
+
+	if (!gp || is_shared(c))
+		return WILL_BLOCK(REAL(pthread_cond_clockwait)(c, m, clock, abs));
+	if (!deadline_from(&until, clock, abs))
+		return EINVAL;
+	return wait_in_lot(gp, c, m, &until);
+}
+COMPAT(pthread_cond_clockwait, 2_30, "GLIBC_2.30");
+
+// A waiter queued before it let go of the mutex, so whoever held the mutex since sees the count.
+EXPORT int pthread_cond_signal(pthread_cond_t *c)
+{
+	if (lot_has_waiters(c) && lot_wake(c, 1))
+		return 0;
+	return is_shared(c) || glibc_has_waiters(c) ? REAL(pthread_cond_signal)(c) : 0;
+}
+
+EXPORT int pthread_cond_broadcast(pthread_cond_t *c)
+{
+	if (lot_has_waiters(c))
+		lot_requeue(c);
+	return is_shared(c) || glibc_has_waiters(c) ? REAL(pthread_cond_broadcast)(c) : 0;
+}
+
+// --- C11: a cnd_t is a pthread_cond_t -------------------------------------------------------------------
+
+static int c11(int r)
+{
+	return r == 0 ? thrd_success : r == ETIMEDOUT ? thrd_timedout : r == ENOMEM ? thrd_nomem
+										     : thrd_error;
+}
+
+EXPORT int cnd_wait(cnd_t *c, mtx_t *m)
+{
+	return c11(pthread_cond_wait((pthread_cond_t *)c, (pthread_mutex_t *)m));
+}
+COMPAT(cnd_wait, 2_28, "GLIBC_2.28");
+
+EXPORT int cnd_timedwait(cnd_t *restrict c, mtx_t *restrict m, const struct timespec *restrict abs)
+{
+	return c11(pthread_cond_timedwait((pthread_cond_t *)c, (pthread_mutex_t *)m, abs));
+}
+COMPAT(cnd_timedwait, 2_28, "GLIBC_2.28");
+
+EXPORT int cnd_signal(cnd_t *c)
+{
+	return c11(pthread_cond_signal((pthread_cond_t *)c));
+}
+COMPAT(cnd_signal, 2_28, "GLIBC_2.28");
+
+EXPORT int cnd_broadcast(cnd_t *c)
+{
+	return c11(pthread_cond_broadcast((pthread_cond_t *)c));
+}
+COMPAT(cnd_broadcast, 2_28, "GLIBC_2.28");
+
+// --- GLIBC_2.2.5: the old, smaller type; its object points to a new one that only glibc knows -----------
+
+#define OLD(fn, decl, args, call)                                                                  \
+	REAL_FN_NAMED(old_##fn, fn, #fn, "GLIBC_2.2.5");                                           \
+	EXPORT int old_##fn decl;                                                                  \
+	int old_##fn decl                                                                          \
+	{                                                                                          \
+		return call(REAL(old_##fn) args);                                                  \
+	}                                                                                          \
+	SYMVER(old_##fn, fn, "GLIBC_2.2.5")
+
+#define DIRECT(x) (x)
+OLD(pthread_cond_wait, (pthread_cond_t * c, pthread_mutex_t *m), (c, m), WILL_BLOCK);
+OLD(pthread_cond_timedwait, (pthread_cond_t * c, pthread_mutex_t *m, const struct timespec *abs),
+    (c, m, abs), WILL_BLOCK);
+OLD(pthread_cond_signal, (pthread_cond_t * c), (c), DIRECT);
+OLD(pthread_cond_broadcast, (pthread_cond_t * c), (c), DIRECT);

@@ -1,0 +1,190 @@
+// mutex.c: pthread_mutex_*, mtx_*.
+//
+// The lock word stays glibc's: taking is the real trylock, waiting is the parking lot's. Robust,
+// priority-inheriting, priority-protected and process-shared mutexes take glibc's own path.
+
+#include <pthread.h>
+#include <threads.h>
+
+#include "interpose.h"
+#include "objects.h"
+
+REAL_FN(pthread_mutex_lock);
+REAL_FN(pthread_mutex_trylock);
+REAL_FN(pthread_mutex_timedlock);
+REAL_FN(pthread_mutex_clocklock);
+REAL_FN(pthread_mutex_unlock);
+REAL_FN(mtx_lock);
+REAL_FN(mtx_trylock);
+REAL_FN(mtx_timedlock);
+REAL_FN(mtx_unlock);
+
+static int try(void *m)
+{
+	return REAL(pthread_mutex_trylock)(m);
+}
+
+bool mutex_is_glibcs(const pthread_mutex_t *m)
+{
+	return m->__data.__kind & (16 | 32 | 64 | 128); // robust, inherit, protect, process-shared
+}
+
+static bool deadlocks(const struct g *gp, const pthread_mutex_t *m)
+{
+	return (m->__data.__kind & 3) == PTHREAD_MUTEX_ERRORCHECK_NP && m->__data.__owner == gp->tid;
+}
+
+static bool took(int r)
+{
+	return r == 0 || r == EOWNERDEAD;
+}
+
+// r: what the first try said. gp->locks counts the lock already; it does not when this fails.
+__attribute__((noinline)) static int lock_slow(struct g *gp, pthread_mutex_t *m, int r, clockid_t clock,
+					       const struct timespec *abs)
+{
+	struct deadline until;
+
+	if (took(r))
+		return r;
+	gp->locks--;
+	if (r != EBUSY)
+		return r;
+	if (deadlocks(gp, m))
+		return EDEADLK;
+	if (mutex_is_glibcs(m)) {
+		if (abs)
+			r = WILL_BLOCK(REAL(pthread_mutex_clocklock)(m, clock, abs));
+		else
+			r = WILL_BLOCK(REAL(pthread_mutex_lock)(m));
+	} else {
+		if (abs && !deadline_from(&until, clock, abs))
+			return EINVAL;
+		r = lot_acquire(gp, m, try, LOT_ANY, WAIT_MUTEX, abs ? &until : NULL, 0);
+	}
+	if (took(r))
+		gp->locks++;
+	return r;
+}
+
+EXPORT int pthread_mutex_lock(pthread_mutex_t *m)
+{
+	struct g *gp = getg();
+	int r;
+
+	if (unlikely(!gp))
+		return REAL(pthread_mutex_lock)(m);
+	gp->locks++; // before the try: a preemption right after it must already see a holder
+	compiler_barrier();
+	r = REAL(pthread_mutex_trylock)(m);
+	if (likely(r == 0))
+		return 0;
+	return lock_slow(gp, m, r, 0, NULL);
+}
+ALIAS(__pthread_mutex_lock, pthread_mutex_lock);
+
+EXPORT int pthread_mutex_trylock(pthread_mutex_t *m)
+{
+	struct g *gp = getg();
+	int r;
+
+	if (unlikely(!gp))
+		return REAL(pthread_mutex_trylock)(m);
+	gp->locks++;
+	compiler_barrier();
+	r = REAL(pthread_mutex_trylock)(m);
+	if (unlikely(!took(r))) {
+		gp->locks--;
+		preempt_check(gp);
+	}
+	return r;
+}
+ALIAS(__pthread_mutex_trylock, pthread_mutex_trylock);
+COMPAT(pthread_mutex_trylock, 2_2_5, "GLIBC_2.2.5");
+
+EXPORT int pthread_mutex_clocklock(pthread_mutex_t *m, clockid_t clock, const struct timespec *abs)
+{
+	struct g *gp = getg();
+
+	if (!gp || (clock != CLOCK_REALTIME && clock != CLOCK_MONOTONIC))
+		return REAL(pthread_mutex_clocklock)(m, clock, abs);
+	gp->locks++;
+	compiler_barrier();
+	return lock_slow(gp, m, REAL(pthread_mutex_trylock)(m), clock, abs);
+}
+COMPAT(pthread_mutex_clocklock, 2_30, "GLIBC_2.30");
+
+EXPORT int pthread_mutex_timedlock(pthread_mutex_t *m, const struct timespec *abs)
+{
+	struct g *gp = getg();
+
+	if (!gp)
+		return REAL(pthread_mutex_timedlock)(m, abs);
+	gp->locks++;
+	compiler_barrier();
+	return lock_slow(gp, m, REAL(pthread_mutex_trylock)(m), CLOCK_REALTIME, abs);
+}
+COMPAT(pthread_mutex_timedlock, 2_2_5, "GLIBC_2.2.5");
+
+// Not a byte of *m is touched after the real unlock: another thread may destroy it at once.
+static inline int unlocked(int r, const void *m)
+{
+	struct g *gp = getg();
+
+	if (unlikely(r != 0))
+		return r;
+	if (unlikely(lot_has_waiters(m)))
+		lot_wake(m, 1);
+	if (likely(gp && gp->locks) && --gp->locks == 0)
+		preempt_check(gp);
+	return 0;
+}
+
+EXPORT int pthread_mutex_unlock(pthread_mutex_t *m)
+{
+	return unlocked(REAL(pthread_mutex_unlock)(m), m);
+}
+ALIAS(__pthread_mutex_unlock, pthread_mutex_unlock);
+
+// --- C11: a mtx_t is a pthread_mutex_t ------------------------------------------------------------------
+
+static int c11(int r)
+{
+	switch (r) {
+	case 0:
+		return thrd_success;
+	case EBUSY:
+		return thrd_busy;
+	case ENOMEM:
+		return thrd_nomem;
+	case ETIMEDOUT:
+		return thrd_timedout;
+	default:
+		return thrd_error;
+	}
+}
+
+EXPORT int mtx_lock(mtx_t *m)
+{
+	return getg() ? c11(pthread_mutex_lock((pthread_mutex_t *)m)) : REAL(mtx_lock)(m);
+}
+COMPAT(mtx_lock, 2_28, "GLIBC_2.28");
+
+EXPORT int mtx_trylock(mtx_t *m)
+{
+	return getg() ? c11(pthread_mutex_trylock((pthread_mutex_t *)m)) : REAL(mtx_trylock)(m);
+}
+COMPAT(mtx_trylock, 2_28, "GLIBC_2.28");
+
+EXPORT int mtx_timedlock(mtx_t *restrict m, const struct timespec *restrict abs)
+{
+	return getg() ? c11(pthread_mutex_timedlock((pthread_mutex_t *)m, abs))
+		      : REAL(mtx_timedlock)(m, abs);
+}
+COMPAT(mtx_timedlock, 2_28, "GLIBC_2.28");
+
+EXPORT int mtx_unlock(mtx_t *m)
+{
+	return c11(unlocked(REAL(mtx_unlock)(m) == thrd_success ? 0 : EPERM, m));
+}
+COMPAT(mtx_unlock, 2_28, "GLIBC_2.28");

@@ -1,0 +1,389 @@
+// os.c: the kernel, without libc.
+//
+// Everything the core needs from outside the process goes through raw system calls here, because
+// libc's wrappers set errno, are cancellation points, and are themselves interposed.
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/futex.h>
+#include <sched.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+
+#include "shim.h"
+
+os_clock_gettime_fn *os_vdso_clock_gettime;
+
+// The compiler may call these four whatever flags it is given. libc's own use vector registers, which
+// async_preempt does not save; hidden visibility keeps these to ourselves.
+void *memcpy(void *restrict d, const void *restrict s, size_t n)
+{
+	void *ret = d;
+
+	__asm__ volatile("rep movsb" : "+D"(d), "+S"(s), "+c"(n) : : "memory");
+	return ret;
+}
+
+void *memset(void *d, int c, size_t n)
+{
+	void *ret = d;
+
+	__asm__ volatile("rep stosb" : "+D"(d), "+c"(n) : "a"(c) : "memory");
+	return ret;
+}
+
+void *memmove(void *d, const void *s, size_t n)
+{
+	if ((uintptr_t)d - (uintptr_t)s >= n)
+		return memcpy(d, s, n);
+	for (size_t i = n; i-- > 0;)
+		((volatile char *)d)[i] = ((const char *)s)[i];
+	return d;
+}
+
+int memcmp(const void *a, const void *b, size_t n)
+{
+	const volatile unsigned char *x = a, *y = b;
+
+	for (size_t i = 0; i < n; i++)
+		if (x[i] != y[i])
+			return x[i] - y[i];
+	return 0;
+}
+
+bool str_eq(const char *a, const char *b)
+{
+	while (*a && *a == *b)
+		a++, b++;
+	return *a == *b;
+}
+
+size_t str_len(const char *s)
+{
+	size_t n = 0;
+
+	while (((const volatile char *)s)[n])
+		n++;
+	return n;
+}
+
+// --- futex --------------------------------------------------------------------------------------
+
+int os_futex_wait(uint32_t *word, uint32_t val, const struct deadline *until)
+{
+	int op = FUTEX_WAIT_BITSET | FUTEX_PRIVATE_FLAG;
+
+	if (until && until->clock == CLOCK_REALTIME)
+		op |= FUTEX_CLOCK_REALTIME;
+	return (int)sys6(SYS_futex, (long)word, op, val, until ? (long)&until->at : 0, 0,
+			 FUTEX_BITSET_MATCH_ANY);
+}
+
+int os_futex_wake(uint32_t *word, int n)
+{
+	return (int)sys3(SYS_futex, word, FUTEX_WAKE | FUTEX_PRIVATE_FLAG, n);
+}
+
+void lock_acquire(struct lock *l)
+{
+	if (cas(&l->word, 0, 1)) // pairs with the xchg in lock_release
+		return;
+	// Sections under a shim lock are tens of ns; a short spin usually outlasts them.
+	for (int i = 0; i < 40; i++) {
+		cpu_relax();
+		if (load_relaxed(&l->word) == 0 && cas(&l->word, 0, 1)) // pairs with lock_release
+			return;
+	}
+	while (xchg(&l->word, 2) != 0) // pairs with the xchg in lock_release
+		os_futex_wait(&l->word, 2, NULL);
+}
+
+void lock_release(struct lock *l)
+{
+	if (xchg(&l->word, 0) == 2) // publishes the section to the next lock_acquire
+		os_futex_wake(&l->word, 1);
+}
+
+// --- time ---------------------------------------------------------------------------------------
+
+int64_t os_clock(clockid_t clock)
+{
+	struct timespec ts;
+	long r;
+
+	// The vDSO's answers for these two need no system call.
+	if ((clock == CLOCK_MONOTONIC || clock == CLOCK_REALTIME) && os_vdso_clock_gettime)
+		r = os_vdso_clock_gettime(clock, &ts);
+	else
+		r = sys2(SYS_clock_gettime, clock, &ts);
+	return r < 0 ? r : ts.tv_sec * 1000000000 + ts.tv_nsec;
+}
+
+int64_t os_nanotime(void)
+{
+	return os_clock(CLOCK_MONOTONIC);
+}
+
+int64_t os_thread_cputime(int tid)
+{
+	return os_clock((clockid_t)(~(unsigned)tid << 3 | 6)); // MAKE_THREAD_CPUCLOCK(tid, SCHED)
+}
+
+bool os_deadline_passed(const struct deadline *d)
+{
+	// Seconds may be anything up to INT64_MAX: compare without multiplying.
+	int64_t now = os_clock(d->clock), sec = now / 1000000000;
+
+	return sec > d->at.tv_sec || (sec == d->at.tv_sec && now % 1000000000 >= d->at.tv_nsec);
+}
+
+struct deadline os_deadline_in(int64_t ns)
+{
+	int64_t t = os_nanotime() + (ns < 0 ? 0 : ns);
+
+	return (struct deadline){CLOCK_MONOTONIC, {t / 1000000000, t % 1000000000}};
+}
+
+// --- memory, processes, files ---------------------------------------------------------------------
+
+void *os_mmap(size_t len)
+{
+	long p = sys6(SYS_mmap, 0, (long)len, PROT_READ | PROT_WRITE,
+		      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	return p < 0 && p > -4096 ? NULL : (void *)p;
+}
+
+void os_munmap(void *p, size_t len)
+{
+	sys2(SYS_munmap, p, len);
+}
+
+int os_tgkill(int tid, int sig)
+{
+	return (int)sys3(SYS_tgkill, sched.pid, tid, sig);
+}
+
+int os_gettid(void)
+{
+	return (int)sys0(SYS_gettid);
+}
+
+int os_getpid(void)
+{
+	return (int)sys0(SYS_getpid);
+}
+
+int os_read_file(const char *path, char *buf, size_t len)
+{
+	long fd = sys3(SYS_open, path, O_RDONLY | O_CLOEXEC, 0), n;
+	size_t done = 0;
+
+	if (fd < 0)
+		return (int)fd;
+	do {
+		n = sys3(SYS_read, fd, buf + done, len - 1 - done);
+		if (n > 0)
+			done += (size_t)n;
+	} while (n > 0 && done < len - 1);
+	sys1(SYS_close, fd);
+	if (n < 0)
+		return (int)n;
+	buf[done] = 0;
+	return (int)done;
+}
+
+char os_thread_state(int tid)
+{
+	char path[64], buf[256];
+	struct text t = {path, 0, sizeof path};
+	int n, i;
+
+	text_printf(&t, "/proc/self/task/%d/stat", tid);
+	n = os_read_file(path, buf, sizeof buf);
+	if (n <= 0)
+		return 0;
+	// The name may contain anything, also ')': the state follows the last one.
+	for (i = n - 1; i >= 0 && buf[i] != ')'; i--)
+		;
+	return i >= 0 && i + 2 < n ? buf[i + 2] : 0;
+}
+
+int os_affinity_cpus(int tid)
+{
+	unsigned long mask[128]; // 8192 CPUs, the kernel's largest
+	long n = sys3(SYS_sched_getaffinity, tid, sizeof mask, mask);
+	int cpus = 0;
+
+	if (n < 0)
+		return (int)n;
+	for (size_t i = 0; i < (size_t)n / sizeof mask[0]; i++)
+		for (unsigned long m = mask[i]; m; m &= m - 1)
+			cpus++;
+	return cpus;
+}
+
+// --- a thread of our own ----------------------------------------------------------------------------
+
+struct spawn {
+	void (*fn)(void *);
+	void *arg;
+};
+
+__attribute__((used)) static void spawned(struct spawn *s)
+{
+	s->fn(s->arg);
+	for (;;)
+		sys1(SYS_exit, 0);
+}
+
+enum { SPAWN_STACK = 64 * 1024 };
+
+int os_spawn(void (*fn)(void *), void *arg)
+{
+	// The new thread gets a TLS block of its own, zeroed but for the self pointers that the ABI
+	// wants, so that tls.g is NULL in it and no access reaches the creator's variables.
+	char *self = (char *)__builtin_thread_pointer();
+	size_t below = (size_t)(self - (char *)&tls) + 4096, tcb = 4096;
+	size_t len = SPAWN_STACK + ((below + 4095) & ~(size_t)4095) + tcb;
+	char *mem = os_mmap(len), *fs;
+	uint64_t all = ~(uint64_t)0, old;
+	struct spawn *s;
+	long tid;
+
+	if (!mem)
+		return -ENOMEM;
+	fs = mem + len - tcb;
+	*(void **)fs = fs;
+	*(void **)(fs + 16) = fs;
+	s = (struct spawn *)(mem + SPAWN_STACK - sizeof *s - 64);
+	*s = (struct spawn){fn, arg};
+
+	sys4(SYS_rt_sigprocmask, SIG_SETMASK, &all, &old, sizeof all);
+	{
+		register long r10 __asm__("r10") = 0;		 // child tid: none
+		register char *r8 __asm__("r8") = fs;		 // TLS
+		register struct spawn *rbx __asm__("rbx") = s;
+		long flags = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD |
+			     CLONE_SYSVSEM | CLONE_SETTLS;
+
+		// The child starts on its own stack with rbx kept and must not return from here.
+		__asm__ volatile("syscall\n\t"
+				 "test %%eax, %%eax\n\t"
+				 "jnz 1f\n\t"
+				 "xor %%ebp, %%ebp\n\t"
+				 "mov %%rbx, %%rdi\n\t"
+				 "call spawned\n\t"
+				 "hlt\n"
+				 "1:"
+				 : "=a"(tid)
+				 : "a"((long)SYS_clone), "D"(flags), "S"((char *)s - 64), "d"(0L),
+				   "r"(r10), "r"(r8), "r"(rbx)
+				 : "rcx", "r11", "memory");
+	}
+	sys4(SYS_rt_sigprocmask, SIG_SETMASK, &old, NULL, sizeof all);
+	if (tid < 0)
+		os_munmap(mem, len);
+	return (int)tid;
+}
+
+// --- text -----------------------------------------------------------------------------------------
+
+static void text_char(struct text *t, char c)
+{
+	if (t->len + 1 < t->cap) {
+		t->buf[t->len++] = c;
+		t->buf[t->len] = 0;
+	}
+}
+
+static void text_number(struct text *t, unsigned long v, unsigned base, int width, char pad)
+{
+	char digits[24];
+	int n = 0;
+
+	do
+		digits[n++] = "0123456789abcdef"[v % base];
+	while ((v /= base) != 0);
+	while (width-- > n)
+		text_char(t, pad);
+	while (n > 0)
+		text_char(t, digits[--n]);
+}
+
+void text_vprintf(struct text *t, const char *fmt, va_list ap)
+{
+	for (; *fmt; fmt++) {
+		char pad = ' ';
+		int width = 0, longs = 0;
+
+		if (*fmt != '%') {
+			text_char(t, *fmt);
+			continue;
+		}
+		if (*++fmt == '0')
+			pad = *fmt++;
+		for (; *fmt >= '0' && *fmt <= '9'; fmt++)
+			width = width * 10 + *fmt - '0';
+		for (; *fmt == 'l' || *fmt == 'z'; fmt++)
+			longs = 1;
+		switch (*fmt) {
+		case 's':
+			for (const char *s = va_arg(ap, const char *); *s; s++, width--)
+				text_char(t, *s);
+			while (width-- > 0)
+				text_char(t, ' ');
+			break;
+		case 'c':
+			text_char(t, (char)va_arg(ap, int));
+			break;
+		case 'd': {
+			long v = longs ? va_arg(ap, long) : va_arg(ap, int);
+
+			if (v < 0) {
+				text_char(t, '-');
+				width--;
+			}
+			text_number(t, v < 0 ? 0 - (unsigned long)v : (unsigned long)v, 10, width, pad);
+			break;
+		}
+		case 'u':
+		case 'x':
+			text_number(t, longs ? va_arg(ap, unsigned long) : va_arg(ap, unsigned),
+				    *fmt == 'u' ? 10 : 16, width, pad);
+			break;
+		case '%':
+			text_char(t, '%');
+			break;
+		default:
+			return; // a format this file does not know is a bug, not a reason to crash
+		}
+	}
+}
+
+void text_printf(struct text *t, const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	text_vprintf(t, fmt, ap);
+	va_end(ap);
+}
+
+bool text_write_fd(const struct text *t, int fd)
+{
+	size_t done = 0;
+
+	while (done < t->len) {
+		long n = sys3(SYS_write, fd, t->buf + done, t->len - done);
+
+		if (n == -EINTR)
+			continue;
+		if (n <= 0)
+			return false;
+		done += (size_t)n;
+	}
+	return true;
+}

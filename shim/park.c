@@ -1,0 +1,313 @@
+// park.c: the parking lot: where Gs wait for pthread objects.
+//
+// Problem. A wait for a lock must give up the P, and a release must make one waiter runnable without
+// waking its kernel thread before there is a P for it. But the lock word must stay glibc's, so that
+// code that was not interposed, or ran before us, can use the same object.
+//
+// Approach. Waiters queue in hash buckets by the object's address, FIFO. Taking is always done by the
+// real try function; the lot only decides who sleeps and who is made runnable. Nothing in the object
+// is ours, so destroying it right after use, or unmapping it, is no concern of the lot's.
+//
+// The delicate race: a releaser looks at the bucket's count without its lock. A waiter raises the count
+// (a locked instruction), then tries the object once more; a releaser releases (a locked instruction
+// in glibc), then reads the count. One of them must see the other. Where the release is a plain store
+// (pthread_spin_unlock) the lot is not used.
+//
+// A release by code that was not interposed wakes nobody: lot_acquire tries again by itself at an
+// interval that grows from 10 ms to 1 s.
+
+#include <errno.h>
+
+#include "shim.h"
+
+enum { LOT_BUCKETS = 1024 };
+
+struct bucket {
+	struct lock lock;
+	uint32_t waiters; // length of the queue; written under lock, read by releasers without
+	struct g *head, *tail;
+} __attribute__((aligned(64)));
+
+static struct bucket lot[LOT_BUCKETS];
+
+static struct bucket *bucket_of(const void *addr)
+{
+	return &lot[(uintptr_t)addr * 0x9e3779b97f4a7c15u >> (64 - 10)];
+}
+
+static void bucket_lock(struct bucket *b)
+{
+	critical_enter();
+	lock_acquire(&b->lock);
+}
+
+static void bucket_unlock(struct bucket *b)
+{
+	lock_release(&b->lock);
+	critical_leave();
+}
+
+// The bucket's lock must be held.
+static void append(struct bucket *b, struct g *gp, const void *addr)
+{
+	store_relaxed(&gp->waitaddr, addr);
+	gp->waitnext = NULL;
+	gp->waitprev = b->tail;
+	if (b->tail)
+		b->tail->waitnext = gp;
+	else
+		b->head = gp;
+	b->tail = gp;
+	fetch_add(&b->waiters, 1); // before the waiter's second try; pairs with lot_has_waiters
+}
+
+// The bucket's lock must be held.
+static void removeg(struct bucket *b, struct g *gp)
+{
+	if (gp->waitprev)
+		gp->waitprev->waitnext = gp->waitnext;
+	else
+		b->head = gp->waitnext;
+	if (gp->waitnext)
+		gp->waitnext->waitprev = gp->waitprev;
+	else
+		b->tail = gp->waitprev;
+	store_relaxed(&gp->waitaddr, NULL);
+	store_relaxed(&b->waiters, b->waiters - 1);
+}
+
+void lot_enqueue(struct g *gp, const void *addr, int kind)
+{
+	struct bucket *b = bucket_of(addr);
+
+	bucket_lock(b);
+	gp->waitkind = (uint8_t)kind;
+	gp->waitmoved = false;
+	append(b, gp, addr);
+	bucket_unlock(b);
+}
+
+bool lot_leave(struct g *gp)
+{
+	for (;;) {
+		const void *addr = load_relaxed(&gp->waitaddr);
+		struct bucket *b;
+		bool here;
+
+		if (!addr)
+			return false;
+		b = bucket_of(addr);
+		bucket_lock(b);
+		here = gp->waitaddr == addr; // else it was taken or moved meanwhile
+		if (here)
+			removeg(b, gp);
+		bucket_unlock(b);
+		if (here)
+			return true;
+	}
+}
+
+bool lot_has_waiters(const void *addr)
+{
+	return load_relaxed(&bucket_of(addr)->waiters) != 0; // after the caller's release; see above
+}
+
+// Wait for the token of a waker that has already dequeued us.
+void lot_absorb(struct g *gp)
+{
+	if (gopark_begin(gp, (enum wait_reason)gp->waitreason))
+		park_wait(gp, NULL, 0);
+}
+
+int lot_wait(struct g *gp, enum wait_reason why, const struct deadline *until, unsigned flags)
+{
+	int r;
+
+	if (!gopark_begin(gp, why))
+		return 0;
+	r = park_wait(gp, until, flags);
+	if (r == 0)
+		return 0;
+	if (!lot_leave(gp)) { // a waker has us: it will goready us in a moment
+		park_wait(gp, NULL, 0);
+		return 0;
+	}
+	gounpark(gp);
+	if (gp->waitmoved) // was signalled in time, waited only for its mutex
+		return 0;
+	return -r;
+}
+
+// A failed try may be worth repeating while the holder runs on another P: its section is mostly
+// shorter than a switch, and holders are not preempted.
+static int try_spinning(lot_try_fn *try, void *obj)
+{
+	int r = EBUSY;
+
+	if (load_relaxed(&sched.nprocs) < 2)
+		return r;
+	for (int i = 0; i < 4 && r == EBUSY; i++) {
+		for (int k = 0; k < 30; k++)
+			cpu_relax();
+		r = try(obj);
+	}
+	return r;
+}
+
+int lot_acquire(struct g *gp, void *obj, lot_try_fn *try, int kind, enum wait_reason why,
+		const struct deadline *until, unsigned flags)
+{
+	int64_t interval = 10 * 1000000;
+	int r = try_spinning(try, obj);
+
+	if (r != EBUSY)
+		return r;
+	for (;;) {
+		lot_enqueue(gp, obj, kind);
+		r = try(obj); // after the count was raised; see the head of this file
+		if (r != EBUSY) {
+			if (!lot_leave(gp))
+				lot_absorb(gp);
+			return r;
+		}
+		if (until && os_deadline_passed(until)) {
+			if (lot_leave(gp))
+				return ETIMEDOUT;
+			lot_absorb(gp);
+		} else if (gopark_begin(gp, why)) {
+			for (;;) {
+				struct deadline look = os_deadline_in(interval);
+				bool last = false;
+
+				if (until) {
+					int64_t left = until->at.tv_sec - os_clock(until->clock) / 1000000000;
+
+					last = left * 1000000000 < interval || left <= 0;
+				}
+				int ended = -park_wait(gp, last ? until : &look, flags);
+
+				if (ended == 0)
+					break;
+				// Without a P: was the object released behind our back?
+				r = try(obj);
+				if (r == EBUSY && ended == ETIMEDOUT &&
+				    !(until && os_deadline_passed(until))) {
+					if (interval < 1000000000)
+						interval *= 2;
+					continue;
+				}
+				if (lot_leave(gp))
+					gounpark(gp);
+				else
+					park_wait(gp, NULL, 0);
+				return r == EBUSY ? ended : r;
+			}
+		}
+		r = try(obj);
+		if (r != EBUSY)
+			return r;
+	}
+}
+
+// Unlink up to n waiters of addr, in order, chained by waitnext. writers_end: stop as rwlocks need it.
+static struct g *take(const void *addr, int n, bool rwlock)
+{
+	struct bucket *b = bucket_of(addr);
+	struct g *list = NULL, **end = &list, *next;
+
+	bucket_lock(b);
+	for (struct g *gp = b->head; gp && n > 0; gp = next) {
+		next = gp->waitnext;
+		if (gp->waitaddr != addr)
+			continue;
+		if (rwlock && list && gp->waitkind == LOT_WRITER)
+			break;
+		removeg(b, gp);
+		gp->waitnext = NULL;
+		*end = gp;
+		end = &gp->waitnext;
+		n--;
+		if (rwlock && gp->waitkind == LOT_WRITER)
+			break;
+	}
+	bucket_unlock(b);
+	return list;
+}
+
+static int ready_all(struct g *list)
+{
+	int n = 0;
+
+	for (struct g *next; list; list = next, n++) {
+		next = list->waitnext; // once readied, it may queue somewhere else
+		goready(list);
+	}
+	return n;
+}
+
+int lot_wake(const void *addr, int n)
+{
+	return ready_all(take(addr, n, false));
+}
+
+int lot_wake_rwlock(const void *addr)
+{
+	return ready_all(take(addr, INT32_MAX, true));
+}
+
+int lot_requeue(const void *cond)
+{
+	struct g *list = take(cond, INT32_MAX, false), *rest, *next;
+	int n = 0;
+
+	if (!list)
+		return 0;
+	for (rest = list->waitnext; rest; rest = next, n++) {
+		const void *mutex = rest->waitmutex;
+
+		next = rest->waitnext;
+		if (mutex) {
+			struct bucket *b = bucket_of(mutex);
+
+			bucket_lock(b);
+			rest->waitkind = LOT_ANY;
+			rest->waitmoved = true;
+			append(b, rest, mutex);
+			bucket_unlock(b);
+		} else {
+			goready(rest);
+		}
+	}
+	// Readied last: its unlock of the mutex must find the others queued.
+	goready(list);
+	return n + 1;
+}
+
+bool lot_barrier(struct g *gp, const void *addr, unsigned count)
+{
+	struct bucket *b = bucket_of(addr);
+	unsigned here = 0;
+
+	bucket_lock(b);
+	for (struct g *w = b->head; w; w = w->waitnext)
+		here += w->waitaddr == addr;
+	if (here + 1 < count) {
+		gp->waitkind = LOT_ANY;
+		gp->waitmoved = false;
+		append(b, gp, addr);
+	}
+	bucket_unlock(b);
+	if (here + 1 >= count) {
+		// A thread of the next round cannot be among the waiters: this round's last one is us.
+		lot_wake(addr, (int)here);
+		return true;
+	}
+	lot_wait(gp, WAIT_BARRIER, NULL, 0);
+	return false;
+}
+
+void lot_reset_in_child(void)
+{
+	for (int i = 0; i < LOT_BUCKETS; i++)
+		lot[i] = (struct bucket){0};
+}

@@ -1,0 +1,81 @@
+// preempt.c: the preemption signal, sent and handled.
+//
+// Means, the gentlest first: gp->preempt, taken at the next interposed call; then a signal. There are
+// no safe-point tables yet, so every place where the handler may park at all is as good as
+// any other: it parks right there, inside the handler ("forced park"). The kernel's signal frame holds the
+// whole state, so this is right for any code; it costs the signal frame while parked.
+//
+// The delicate race: a signal that arrives just as its target enters a blocking call would make that
+// call fail with EINTR. preempt_m publishes signal_pending, then looks at the P word (or status) again;
+// entersyscall changes the word, then looks at signal_pending and waits until the signal has arrived.
+
+#include <sys/syscall.h>
+
+#include "shim.h"
+
+// sysmon: send one signal, if gp still holds pp under word (pp NULL: still runs without a P).
+bool preempt_m(struct g *gp, const struct p *pp, uint64_t word)
+{
+	if (!cas(&gp->signal_pending, 0, 1)) // at most one on its way; pairs with entersyscall
+		return false;
+	if (pp ? load_seq_cst(&pp->word) != word // after the CAS; pairs with entersyscall's CAS
+	       : load_seq_cst(&gp->status) != G_RUNNING || // after the CAS; pairs with its xchg
+			 os_tgkill(gp->tid, 0) < 0) {
+		store_relaxed(&gp->signal_pending, 0);
+		return false;
+	}
+	if (os_tgkill(gp->tid, config.signal) < 0) {
+		store_relaxed(&gp->signal_pending, 0);
+		return false;
+	}
+	STAT(signals_sent);
+	return true;
+}
+
+// Bounded: the thread may have the signal blocked by means we do not see; then it stays pending and does
+// not interrupt the call either.
+void preempt_drain(struct g *gp)
+{
+	for (int i = 0; i < 2000 && load_relaxed(&gp->signal_pending); i++)
+		sys0(SYS_sched_yield);
+}
+
+// Go's wantAsyncPreempt and canPreemptM. True: this thread may be stopped where it is.
+static bool can_preempt(struct g *gp)
+{
+	if (!gp || tls.critical || gp->waiting) {
+		STAT(refused_shim);
+		return false;
+	}
+	if (load_relaxed(&gp->status) != G_RUNNING) {
+		STAT(refused_syscall);
+		return false;
+	}
+	if (!load_relaxed(&gp->preempt))
+		return false;
+	if (gp->locks && !gp->grace_over) {
+		STAT(refused_locks);
+		return false;
+	}
+	return true;
+}
+
+// The handler of config.signal. Runs on the alternate stack with all other signals as the program has
+// them; keeps errno by not touching it. Stack: the futex wait below it, under 1 KiB.
+void preempt_handler(int sig, siginfo_t *info, void *uc)
+{
+	struct g *gp = tls.self;
+
+	if (info->si_code != SI_TKILL || info->si_pid != sched.pid || !gp ||
+	    xchg(&gp->signal_pending, 0) != 1) { // pairs with preempt_m
+		signal_forward(sig, info, uc);
+		return;
+	}
+	gp->preempt_gen++;
+	if (!can_preempt(tls.g))
+		return;
+	if (gp->grace_over)
+		gp->locks = 0; // a second grace for the same hold would be one too many
+	STAT(preempt_forced);
+	gosched(gp, G_PREEMPTED);
+}

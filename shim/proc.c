@@ -1,0 +1,626 @@
+// proc.c: Ps and Gs: who holds what, and every way of stopping and starting.
+//
+// Problem. More threads are runnable than CPUs. A thread here (a G) runs only while it holds one of
+// a few virtual processors (Ps). Three parties may want one P at the same moment: its holder, sysmon,
+// which takes it back from a holder that blocks, and a thread that wakes a G and looks for a P.
+//
+// Approach. All of a P's state is one word, {generation, state}. A G remembers the generation under
+// which it was granted its P; every step is one CAS on the exact word. So a G that wakes up late from a
+// system call cannot mistake the P, meanwhile retaken and given to another G, for its own: the
+// generation moved on. Whoever moved the word to P_SCHED has "pinned" the P and owns its queue until
+// it grants the P to a G (wirep), puts it into the idle list, or unpins it.
+//
+// A grant is direct: the releaser picks the next G, writes its fields and wakes exactly that thread.
+// Nobody is ever woken in order to look for a P.
+//
+// Rejected: a plain store for entersyscall, as Go's C-era scheduler has. sysmon must be able to take a P
+// in P_RUNNING too (holder blocked in a call that no interposer saw), and then the store could overwrite
+// its decision. The CAS costs some 5 ns per blocking call.
+//
+// The delicate races:
+//  - idle P against new work: pidleput raises npidle, then looks at the queues; goready queues, then
+//    looks at npidle. Both pairs are separated by a locked instruction, so at least one sees the other.
+//  - parking against readying: gp->park. A goready that comes before gopark_begin's CAS leaves a token.
+//  - a timed-out waiter against its waker: decided by who removes it from the parking lot.
+//
+// Strays. A G in G_RUNNING that holds no P: it came back from a blocking call on credit, or sysmon retook
+// its P. It runs on for a bounded time; when others wait, sysmon makes it queue.
+
+#include <errno.h>
+#include <sys/syscall.h>
+
+#include "shim.h"
+
+struct sched sched;
+
+__thread struct tls tls __attribute__((tls_model("initial-exec"), visibility("hidden")));
+
+// --- Ps -------------------------------------------------------------------------------------------
+
+static void pinit(uint32_t id)
+{
+	struct p *pp = &sched.allp[id];
+
+	pp->id = id;
+	pp->rand = id * 2654435761u + 1;
+	pp->word = P_SEQ_ONE | P_DEAD;
+}
+
+// Put a pinned P into the idle list. sched.lock must be held.
+static void pidleput(struct p *pp)
+{
+	pp->g = NULL;
+	pp->link = sched.pidle;
+	sched.pidle = pp;
+	store_release(&pp->word, P_SEQ(pp->word) | P_IDLE); // for readers of the state; list is locked
+	fetch_add(&sched.npidle, 1); // before the caller looks at the queues; pairs with ready()
+}
+
+// Take an idle P, pinned, or NULL.
+static struct p *pidleget(void)
+{
+	struct p *pp;
+
+	if (load_relaxed(&sched.npidle) == 0)
+		return NULL;
+	lock_acquire(&sched.lock);
+	pp = sched.pidle;
+	if (pp) {
+		sched.pidle = pp->link;
+		fetch_sub(&sched.npidle, 1); // under the lock
+		store_release(&pp->word, P_SEQ(pp->word) | P_SCHED); // as in pidleput
+	}
+	lock_release(&sched.lock);
+	return pp;
+}
+
+// Pin the P of the calling G. NULL: it has none (any more).
+struct p *pin(struct g *gp)
+{
+	struct p *pp = gp->p;
+
+	if (!pp)
+		return NULL;
+	if (likely(cas(&pp->word, gp->pseq | P_RUNNING, gp->pseq | P_SCHED))) // against sysmon's retakep
+		return pp;
+	// In P_SYSCALL here: an exception, a cancellation or longjmp left the call without exitsyscall.
+	if (cas(&pp->word, gp->pseq | P_SYSCALL, gp->pseq | P_SCHED)) // against sysmon's retakep
+		return pp;
+	gp->p = NULL;
+	return NULL;
+}
+
+static void unpin(struct g *gp, struct p *pp)
+{
+	store_release(&pp->word, gp->pseq | P_RUNNING); // publishes the queue to the next pin or retakep
+}
+
+// sysmon: take a P away from its holder. True: the caller has it pinned.
+bool retakep(struct p *pp, uint64_t word)
+{
+	return cas(&pp->word, word, P_SEQ(word) | P_SCHED); // against exitsyscall and pin
+}
+
+// Give a pinned P to gp, whose thread is the caller or asleep. A new generation begins: every
+// earlier holder's CAS fails from here on.
+static void wirep(struct p *pp, struct g *gp, int64_t now, bool inherit)
+{
+	uint64_t seq = P_SEQ(pp->word) + P_SEQ_ONE;
+
+	if (!inherit) {
+		store_relaxed(&pp->schedtick, pp->schedtick + 1);
+		store_relaxed(&pp->slice_start, now);
+	}
+	pp->g = gp;
+	gp->p = pp;
+	gp->pseq = seq;
+	gp->run_since = now;
+	gp->grace_over = false;
+	store_relaxed(&gp->preempt, false);
+	store_relaxed(&gp->status, G_RUNNING);
+	store_release(&pp->word, seq | P_RUNNING); // publishes the above to sysmon
+}
+
+// Give a pinned P to a G that was dequeued, and wake its thread.
+static void grant(struct p *pp, struct g *gp, bool inherit)
+{
+	int64_t now = os_nanotime(), waited = now - gp->runnable_since;
+
+	gp->wait_ns += (uint64_t)waited;
+	gp->switches++;
+	STAT(switches);
+	stats_run_delay(waited);
+	wirep(pp, gp, now, inherit);
+	if (fetch_or(&gp->note, NOTE_GRANTED) & NOTE_SLEEPING) // pairs with load_acquire in park_wait
+		os_futex_wake(&gp->note, 1);
+}
+
+// The caller has pp pinned and lets go of it: to the next G, else to the idle list. May pick the
+// caller's own G, which then finds itself granted.
+static void schedule(struct p *pp)
+{
+	for (;;) {
+		struct g *gp = NULL;
+		bool inherit = false, idle;
+
+		if (likely(pp->id < load_relaxed(&sched.nprocs)))
+			gp = sched.policy->pick(pp, &inherit);
+		else
+			sched.policy->drain(pp);
+		if (gp) {
+			fetch_sub(&sched.demand, 1); // a count only
+			grant(pp, gp, inherit);
+			return;
+		}
+		lock_acquire(&sched.lock);
+		idle = pp->id < sched.nprocs;
+		if (idle) {
+			pidleput(pp);
+		} else {
+			pp->g = NULL;
+			store_release(&pp->word, P_SEQ(pp->word) | P_DEAD); // procresize revives it
+		}
+		lock_release(&sched.lock);
+		// Work that was queued before npidle rose was queued by someone who saw no idle P.
+		if (sched.policy->empty())
+			return;
+		pp = pidleget();
+		if (!pp)
+			return;
+	}
+}
+
+void handoffp(struct p *pp)
+{
+	STAT(handoffs);
+	schedule(pp);
+}
+
+// Work was queued without a P at hand: let an idle P, if there is one, take it.
+static void wakep(void)
+{
+	while (load_seq_cst(&sched.npidle) && !sched.policy->empty()) { // after the put; pairs with pidleput
+		struct p *pp = pidleget();
+
+		if (!pp)
+			return;
+		schedule(pp);
+	}
+}
+
+// Queue a G in G_RUNNABLE. pp: pinned by the caller, or NULL. Executed with critical > 0.
+static void ready(struct p *pp, struct g *gp, bool next)
+{
+	sched.policy->enqueue(pp, gp, next);
+	fetch_add(&sched.demand, 1); // also orders the put before wakep's look at npidle
+}
+
+// --- parking --------------------------------------------------------------------------------------
+
+// End the accounting of a stretch of holding a P.
+static void run_ends(struct g *gp, int64_t now)
+{
+	gp->run_ns += (uint64_t)(now - gp->run_since);
+	gp->run_since = now;
+}
+
+// Give the P up and become G_WAITING. False: a goready came first; nothing was given up.
+// Afterwards the caller waits with park_wait until it is granted a P; to end the wait itself it must
+// first make sure that no goready can come (lot_leave), and then call gounpark.
+bool gopark_begin(struct g *gp, enum wait_reason why)
+{
+	struct p *pp;
+
+	critical_enter();
+	pp = pin(gp);
+	if (pp)
+		run_ends(gp, os_nanotime());
+	gp->p = NULL;
+	gp->waitreason = (uint8_t)why;
+	store_relaxed(&gp->status, G_WAITING);
+	if (!cas(&gp->park, PARK_NONE, PARK_PARKED)) { // pairs with xchg in goready
+		store_relaxed(&gp->park, PARK_NONE);
+		store_relaxed(&gp->status, G_RUNNING);
+		gp->p = pp;
+		if (pp)
+			unpin(gp, pp);
+		critical_leave();
+		return false;
+	}
+	// From here on a granter may write gp's scheduling fields.
+	if (pp)
+		schedule(pp);
+	critical_leave();
+	return true;
+}
+
+// Sleep until granted a P: 0. Or, without one, until the deadline (-ETIMEDOUT), until pthread_cancel
+// asks (-ECANCELED), or until a handler of the program ran that ends such a wait (-EINTR). The program's signal handlers may run meanwhile, without a P; one of them may
+// longjmp away (park_abandon), or seem to: then waiting is false and the P already ours.
+// Stack: shallow; executed in the preemption handler too.
+int park_wait(struct g *gp, const struct deadline *until, unsigned flags)
+{
+	uint32_t n, any = gp->sigcount, norestart = gp->signorestart;
+	int r = 0;
+
+	gp->waiting = true;
+	compiler_barrier();
+	for (;;) {
+		n = load_acquire(&gp->note); // pairs with fetch_or in grant: gp->p and pseq are set
+		if (n & NOTE_GRANTED || !*(volatile bool *)&gp->waiting) {
+			r = 0;
+			break;
+		}
+		if (flags & PARK_CANCEL && n & NOTE_CANCEL) {
+			r = -ECANCELED;
+			break;
+		}
+		if ((flags & PARK_EINTR && load_relaxed(&gp->signorestart) != norestart) ||
+		    (flags & PARK_EINTR_ANY && load_relaxed(&gp->sigcount) != any)) {
+			r = -EINTR;
+			break;
+		}
+		if (r == -ETIMEDOUT)
+			break;
+		if (!(n & NOTE_SLEEPING) && !cas(&gp->note, n, n | NOTE_SLEEPING)) // against grant
+			continue;
+		r = os_futex_wait(&gp->note, n | NOTE_SLEEPING, until);
+	}
+	if (r == 0)
+		fetch_and(&gp->note, ~(uint32_t)(NOTE_GRANTED | NOTE_SLEEPING)); // ours alone by now
+	else
+		fetch_and(&gp->note, ~(uint32_t)(NOTE_SLEEPING | NOTE_CANCEL)); // against grant
+	compiler_barrier();
+	gp->waiting = false;
+	return r;
+}
+
+// The calling thread holds no P and is in no run queue: take an idle P, or queue for one.
+static void queue_for_p(struct g *gp)
+{
+	struct p *pp;
+	int64_t now;
+
+	critical_enter();
+	now = os_nanotime();
+	pp = pidleget();
+	if (pp) {
+		wirep(pp, gp, now, false);
+		critical_leave();
+		return;
+	}
+	gp->p = NULL;
+	gp->runnable_since = now;
+	store_relaxed(&gp->status, G_RUNNABLE);
+	ready(NULL, gp, false);
+	wakep();
+	sysmon_kick();
+	critical_leave();
+	park_wait(gp, NULL, 0);
+}
+
+// Parked, and sure that no goready can come: end the wait.
+void gounpark(struct g *gp)
+{
+	store_relaxed(&gp->park, PARK_NONE);
+	queue_for_p(gp);
+}
+
+// Make a parked G runnable: on an idle P if there is one, else as runnext of the caller's P. The one
+// that removed gp from whatever it waited in calls this, exactly once. Signal-safe; any thread.
+void goready(struct g *gp)
+{
+	struct g *self = getg();
+	struct p *pp;
+
+	critical_enter();
+	if (xchg(&gp->park, PARK_TOKEN) != PARK_PARKED) { // pairs with the CAS in gopark_begin
+		critical_leave();
+		return;
+	}
+	store_relaxed(&gp->park, PARK_NONE);
+	gp->runnable_since = os_nanotime();
+	store_relaxed(&gp->status, G_RUNNABLE);
+	pp = pidleget();
+	if (pp) {
+		grant(pp, gp, false);
+		critical_leave();
+		return;
+	}
+	pp = self ? pin(self) : NULL;
+	ready(pp, gp, true);
+	if (pp)
+		unpin(self, pp);
+	wakep();
+	sysmon_kick();
+	critical_leave();
+}
+
+// --- yielding -------------------------------------------------------------------------------------
+
+// Go to the tail of the global queue and let the next one run. as: G_RUNNABLE, or G_PREEMPTED from
+// inside the signal handler. Without competition it returns at once. Signal-safe under the conditions
+// of preempt_handler.
+void gosched(struct g *gp, enum g_status as)
+{
+	struct p *pp;
+	int64_t now;
+
+	critical_enter();
+	pp = pin(gp);
+	store_relaxed(&gp->preempt, false);
+	if (!pp) {
+		critical_leave();
+		queue_for_p(gp);
+		return;
+	}
+	if (sched.policy->empty() && pp->id < load_relaxed(&sched.nprocs)) {
+		store_relaxed(&pp->slice_start, os_nanotime());
+		unpin(gp, pp);
+		critical_leave();
+		return;
+	}
+	now = os_nanotime();
+	run_ends(gp, now);
+	if (now > pp->slice_start + config.quantum)
+		stats_overshoot(now - pp->slice_start - config.quantum);
+	gp->p = NULL;
+	gp->runnable_since = now;
+	store_relaxed(&gp->status, as);
+	ready(NULL, gp, false);
+	schedule(pp);
+	critical_leave();
+	park_wait(gp, NULL, 0);
+}
+
+// The cooperative safe point, when gp->preempt is set. A holder of locks is spared until it lets go of
+// the last one, or until sysmon says that it had its grace.
+void preempt_check_slow(struct g *gp)
+{
+	if (tls.critical || gp->waiting || (gp->locks && !gp->grace_over))
+		return;
+	if (gp->grace_over)
+		gp->locks = 0; // a second grace for the same hold would be one too many
+	STAT(preempt_cooperative);
+	gosched(gp, G_RUNNABLE);
+}
+
+// --- system calls -----------------------------------------------------------------------------------
+
+// About to make a call that may block. The P stays attached, but sysmon may retake it.
+// The status is set first: from then on the preemption handler leaves this thread alone, so gp->p and
+// gp->pseq are stable.
+void entersyscall(struct g *gp)
+{
+	struct p *pp;
+
+	store_relaxed(&gp->status, G_SYSCALL);
+	compiler_barrier();
+	pp = gp->p;
+	if (unlikely(!pp || !cas(&pp->word, gp->pseq | P_RUNNING, // against sysmon's opaque retake
+				 gp->pseq | P_SYSCALL))) {
+		if (pp && load_relaxed(&pp->word) != (gp->pseq | P_SYSCALL))
+			gp->p = NULL;
+		xchg(&gp->status, G_SYSCALL); // a stray has no P word to CAS; pairs with preempt_m
+	}
+	if (unlikely(load_relaxed(&gp->signal_pending))) // after the CAS; pairs with preempt_m
+		preempt_drain(gp);
+}
+
+// About to make a call that will block: hand the P on at once.
+void entersyscallblock(struct g *gp)
+{
+	struct p *pp;
+
+	critical_enter();
+	pp = pin(gp);
+	if (pp)
+		run_ends(gp, os_nanotime());
+	gp->p = NULL;
+	store_relaxed(&gp->status, G_SYSCALL);
+	if (pp)
+		handoffp(pp);
+	critical_leave();
+	if (unlikely(load_relaxed(&gp->signal_pending))) // after pin's CAS; pairs with preempt_m
+		preempt_drain(gp);
+}
+
+static void exitsyscall_slow(struct g *gp)
+{
+	struct p *pp = gp->p;
+
+	if (pp && load_relaxed(&pp->word) == (gp->pseq | P_RUNNING)) { // a nested call came back first
+		store_relaxed(&gp->status, G_RUNNING);
+		return;
+	}
+	critical_enter();
+	gp->p = NULL;
+	pp = pidleget();
+	if (pp) {
+		wirep(pp, gp, os_nanotime(), false);
+		critical_leave();
+		return;
+	}
+	critical_leave();
+	if (config.credit && !config.asyncpreemptoff) {
+		// On credit: most bursts between two blocking calls are shorter than a switch. sysmon
+		// ends it when it lasts too long and someone waits.
+		STAT(credit_runs);
+		gp->run_since = os_nanotime();
+		store_relaxed(&gp->preempt, false);
+		store_relaxed(&gp->status, G_RUNNING);
+		if (demand())
+			sysmon_kick();
+		return;
+	}
+	queue_for_p(gp);
+}
+
+// Back from the call. Keeps errno.
+void exitsyscall(struct g *gp)
+{
+	struct p *pp = gp->p;
+
+	if (likely(pp) && likely(cas(&pp->word, gp->pseq | P_SYSCALL, // against sysmon's retakep
+				     gp->pseq | P_RUNNING))) {
+		store_relaxed(&pp->syscalltick, pp->syscalltick + 1);
+		compiler_barrier();
+		store_relaxed(&gp->status, G_RUNNING);
+	} else {
+		exitsyscall_slow(gp);
+	}
+	preempt_check(gp);
+}
+
+// --- life of a G ----------------------------------------------------------------------------------
+
+int sched_init(int nprocs)
+{
+	sched.allp = os_mmap(sizeof(struct p) * MAX_PROCS);
+	if (!sched.allp)
+		return -ENOMEM;
+	sched.policy = config.policy;
+	sched.pid = os_getpid();
+	sched.start_time = os_nanotime();
+	sched.nprocs = 0;
+	procresize(nprocs);
+	return 0;
+}
+
+static void become(struct g *gp)
+{
+	gp->tid = os_gettid();
+	tls.self = gp;
+	tls.g = gp;
+	fetch_add(&sched.ngs, 1); // a count only
+	STAT(threads_created);
+}
+
+void sched_start(struct g *gp)
+{
+	become(gp);
+	queue_for_p(gp);
+}
+
+void gostart(struct g *gp)
+{
+	become(gp);
+	signal_thread_start(gp);
+	queue_for_p(gp);
+}
+
+// The calling thread leaves for good; what remains of it runs ungated and is never adopted.
+void goexit(void)
+{
+	struct g *gp = tls.self;
+	struct p *pp;
+
+	tls.no_adopt++;
+	if (!gp)
+		return;
+	entersyscallblock(gp); // hands the P on and waits for a signal on its way
+	tls.g = NULL;
+	tls.self = NULL;
+	signal_thread_exit(gp);
+	sys5(SYS_prctl, 16 /* PR_GET_NAME */, gp->name, 0, 0, 0);
+	stats_thread_exit(gp);
+	store_relaxed(&gp->status, G_DEAD);
+	fetch_sub(&sched.ngs, 1); // a count only
+	pp = gp->p;
+	if (pp)
+		throw("goexit: dying thread holds a P");
+	g_free(gp);
+}
+
+// After fork: the only thread left is the caller. All state is built anew rather than locked before
+// the fork: the program's own atfork handlers run in between and may need our locks.
+void sched_reset_in_child(void)
+{
+	struct g *gp;
+
+	tls.g = NULL;
+	tls.self = NULL;
+	tls.critical = 0;
+	sched.lock.word = 0;
+	sched.pidle = NULL;
+	sched.npidle = 0;
+	sched.runq = (struct gqueue){0};
+	sched.demand = 0;
+	sched.ngs = 0;
+	sched.nprocs = 0;
+	sched.nprocs_made = 0;
+	sched.gfree = NULL;
+	for (gp = sched.allgs; gp; gp = gp->alllink) {
+		gp->status = G_IDLE;
+		gp->schedlink = sched.gfree;
+		sched.gfree = gp;
+	}
+	if (sched.allp)
+		os_munmap(sched.allp, sizeof(struct p) * MAX_PROCS);
+	sched.allp = NULL;
+	store_relaxed(&sched.active, PHASE_DORMANT);
+}
+
+// Change the number of Ps. Growing: new Ps become idle and take waiting work. Shrinking: idle Ps die
+// now, the others when they are next let go of; their holders are asked to yield.
+void procresize(int nprocs)
+{
+	uint32_t n = (uint32_t)nprocs, old;
+	struct p **link;
+
+	if (nprocs < 1 || nprocs > MAX_PROCS)
+		return;
+	critical_enter();
+	lock_acquire(&sched.lock);
+	old = sched.nprocs;
+	for (; sched.nprocs_made < n; sched.nprocs_made++)
+		pinit(sched.nprocs_made);
+	store_relaxed(&sched.nprocs, n);
+	for (uint32_t i = old; i < n; i++)
+		if (P_STATE(sched.allp[i].word) == P_DEAD)
+			pidleput(&sched.allp[i]);
+	for (link = &sched.pidle; *link;) {
+		struct p *pp = *link;
+
+		if (pp->id < n) {
+			link = &pp->link;
+			continue;
+		}
+		*link = pp->link;
+		fetch_sub(&sched.npidle, 1); // under the lock
+		store_release(&pp->word, P_SEQ(pp->word) | P_DEAD); // as in schedule
+	}
+	lock_release(&sched.lock);
+	for (uint32_t i = n; i < old; i++) {
+		struct g *gp = load_relaxed(&sched.allp[i].g); // type-stable, may be out of date
+
+		if (gp)
+			store_relaxed(&gp->preempt, true);
+	}
+	wakep();
+	critical_leave();
+}
+
+// A handler of the program that ran on top of a wait or a system call is leaving by longjmp: end what it
+// interrupted as a spurious wake-up, and get a P again. If the handler only uses longjmp within
+// itself, the wait it returns to ends early, which every caller allows. True: there was something to end.
+bool park_abandon(void)
+{
+	struct g *gp = tls.self;
+
+	if (!gp || tls.g || !tls.frames)
+		return false;
+	tls.g = gp;
+	tls.no_adopt -= tls.frames;
+	tls.frames = 0;
+	if (!gp->waiting) {
+		exitsyscall(gp);
+		return true;
+	}
+	if (load_relaxed(&gp->park) == PARK_PARKED && lot_leave(gp))
+		gounpark(gp);
+	else
+		park_wait(gp, NULL, 0);
+	gp->waiting = false;
+	return true;
+}

@@ -1,0 +1,179 @@
+// runq.c: the queues of policy go.
+//
+// Each P has a ring of 256 Gs and one slot runnext; besides there is one global list. The ring is
+// Go's: the P's owner alone moves runqtail, anyone may take from runqhead by CAS, so an owner and
+// its thieves never lock. A full ring sheds half of itself to the global list.
+//
+// The delicate race: a thief copies pointers before its CAS on runqhead. Until the CAS succeeds they
+// may be stale (the owner took them, even reused the slots); a failed CAS throws them away.
+
+#include "shim.h"
+
+// Append to the global list. sched.lock must be held.
+static void globrunqput_list(struct g *head, struct g *tail, uint32_t n)
+{
+	tail->schedlink = NULL;
+	if (sched.runq.tail)
+		sched.runq.tail->schedlink = head;
+	else
+		sched.runq.head = head;
+	sched.runq.tail = tail;
+	store_relaxed(&sched.runq.size, sched.runq.size + n);
+}
+
+// Executed with tls.critical > 0; takes sched.lock.
+void globrunqput(struct g *gp)
+{
+	lock_acquire(&sched.lock);
+	globrunqput_list(gp, gp, 1);
+	lock_release(&sched.lock);
+}
+
+// Take one G to run; with pp, move a fair share of the rest to its ring (Go: size/nprocs + 1, at
+// most half a ring). Takes sched.lock.
+struct g *globrunqget(struct p *pp, uint32_t max)
+{
+	struct g *gp, *next;
+	uint32_t n;
+
+	if (load_relaxed(&sched.runq.size) == 0)
+		return NULL;
+	lock_acquire(&sched.lock);
+	n = sched.runq.size / load_relaxed(&sched.nprocs) + 1;
+	if (n > sched.runq.size)
+		n = sched.runq.size;
+	if (max && n > max)
+		n = max;
+	if (n > RUNQ_SIZE / 2)
+		n = RUNQ_SIZE / 2;
+	gp = sched.runq.head;
+	if (gp) {
+		sched.runq.head = gp->schedlink;
+		store_relaxed(&sched.runq.size, sched.runq.size - 1);
+		for (n--; pp && n > 0; n--) {
+			// Room is sure: callers come with an empty ring or max 1.
+			uint32_t t = pp->runqtail;
+
+			next = sched.runq.head;
+			sched.runq.head = next->schedlink;
+			store_relaxed(&sched.runq.size, sched.runq.size - 1);
+			store_relaxed(&pp->runq[t % RUNQ_SIZE], next);
+			store_release(&pp->runqtail, t + 1); // pairs with load_acquire in runqsteal
+		}
+		if (!sched.runq.head)
+			sched.runq.tail = NULL;
+	}
+	lock_release(&sched.lock);
+	return gp;
+}
+
+// Ring full: half of it and gp go to the global list. False: a thief made room meanwhile.
+static bool runqputslow(struct p *pp, struct g *gp, uint32_t h, uint32_t t)
+{
+	struct g *batch[RUNQ_SIZE / 2 + 1];
+	uint32_t n = (t - h) / 2;
+
+	for (uint32_t i = 0; i < n; i++)
+		batch[i] = load_relaxed(&pp->runq[(h + i) % RUNQ_SIZE]);
+	if (!cas(&pp->runqhead, h, h + n)) // commits the take; competes with runqsteal
+		return false;
+	batch[n] = gp;
+	for (uint32_t i = 0; i < n; i++)
+		batch[i]->schedlink = batch[i + 1];
+	lock_acquire(&sched.lock);
+	globrunqput_list(batch[0], batch[n], n + 1);
+	lock_release(&sched.lock);
+	return true;
+}
+
+// Executed by the owner of pp. next: take the runnext slot and kick its old occupant to the ring.
+void runqput(struct p *pp, struct g *gp, bool next)
+{
+	if (next) {
+		gp = xchg(&pp->runnext, gp); // competes with a thief's CAS in runqsteal
+		if (!gp)
+			return;
+	}
+	for (;;) {
+		uint32_t h = load_acquire(&pp->runqhead); // pairs with the thief's CAS: slots are free
+		uint32_t t = pp->runqtail;
+
+		if (t - h < RUNQ_SIZE) {
+			store_relaxed(&pp->runq[t % RUNQ_SIZE], gp);
+			store_release(&pp->runqtail, t + 1); // pairs with load_acquire in runqsteal
+			return;
+		}
+		if (runqputslow(pp, gp, h, t))
+			return;
+	}
+}
+
+// Executed by the owner of pp. ret_inherit: the G came from runnext and continues the slice.
+struct g *runqget(struct p *pp, bool *ret_inherit)
+{
+	struct g *gp = load_relaxed(&pp->runnext);
+
+	if (gp && cas(&pp->runnext, gp, NULL)) { // only a thief can compete
+		*ret_inherit = true;
+		return gp;
+	}
+	*ret_inherit = false;
+	for (;;) {
+		uint32_t h = load_acquire(&pp->runqhead); // pairs with thieves' CAS
+
+		if (pp->runqtail == h)
+			return NULL;
+		gp = load_relaxed(&pp->runq[h % RUNQ_SIZE]);
+		if (cas(&pp->runqhead, h, h + 1)) // commits the take; competes with runqsteal
+			return gp;
+	}
+}
+
+// Executed by the owner of pp: take half of victim's ring; return one, keep the rest in pp's ring,
+// which must be empty.
+struct g *runqsteal(struct p *pp, struct p *victim, bool steal_runnext)
+{
+	for (;;) {
+		uint32_t h = load_acquire(&victim->runqhead); // pairs with other consumers' CAS
+		uint32_t t = load_acquire(&victim->runqtail); // pairs with the store in runqput
+		uint32_t n = t - h, pt = pp->runqtail;
+
+		n -= n / 2;
+		if (n == 0) {
+			struct g *gp = steal_runnext ? load_relaxed(&victim->runnext) : NULL;
+
+			if (gp && cas(&victim->runnext, gp, NULL)) // competes with the owner's runqget
+				return gp;
+			return NULL;
+		}
+		if (n > RUNQ_SIZE / 2) // h and t were read at different times
+			continue;
+		for (uint32_t i = 0; i < n; i++)
+			store_relaxed(&pp->runq[(pt + i) % RUNQ_SIZE],
+				      load_relaxed(&victim->runq[(h + i) % RUNQ_SIZE]));
+		if (!cas(&victim->runqhead, h, h + n)) // commits the take
+			continue;
+		n--;
+		{
+			struct g *gp = load_relaxed(&pp->runq[(pt + n) % RUNQ_SIZE]);
+
+			if (n)
+				store_release(&pp->runqtail, pt + n); // pairs with load_acquire above
+			return gp;
+		}
+	}
+}
+
+bool runqempty(const struct p *pp)
+{
+	// acquire x3: Go's runqempty. runnext is looked at last, because runqput kicks an old runnext
+	// to the ring before anybody could see both empty.
+	for (;;) {
+		uint32_t h = load_acquire(&pp->runqhead); // pairs with consumers' CAS
+		uint32_t t = load_acquire(&pp->runqtail); // pairs with runqput
+		struct g *next = load_relaxed(&pp->runnext);
+
+		if (t == load_acquire(&pp->runqtail)) // pairs with runqput: nothing moved meanwhile
+			return h == t && !next;
+	}
+}

@@ -1,0 +1,162 @@
+// shim.h: all prototypes of the core that cross a file, grouped by file.
+//
+// Rules that hold for everything declared here:
+//  - No libc function is called (tools/check/symbols.sh compares undefined symbols with a list).
+//  - errno is never touched.
+//  - "signal-safe": may be called from a signal handler, also of the program.
+//  - A shim lock is only held with tls.critical > 0.
+
+#pragma once
+
+#include "types.h"
+
+// --- critical sections (signal.c) -------------------------------------------------------------
+// While tls.critical > 0 the program's handlers on this thread are deferred, and the preemption
+// handler goes away. Sections nest and must be short: no waiting but for a shim lock.
+static inline void critical_enter(void)
+{
+	tls.critical++;
+	compiler_barrier();
+}
+static inline void critical_leave(void)
+{
+	compiler_barrier();
+	if (--tls.critical == 0 && unlikely(tls.sig_deferred)) {
+		extern void signal_deliver_deferred(void);
+		signal_deliver_deferred();
+	}
+}
+
+// --- log.c ------------------------------------------------------------------------------------
+void log_line(enum log_level level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+// The state is broken: say so on stderr and abort. Always on.
+void throw(const char *why) __attribute__((noreturn));
+
+// --- env.c ------------------------------------------------------------------------------------
+// Fill config from getenv_fn (secure_getenv in the shim, a fake in tests). Returns the number of
+// bad or unknown settings; each has been logged in one line.
+int env_read(const char *(*getenv_fn)(const char *), char **environ);
+void env_help(struct text *out);
+
+// --- cgroup.c ---------------------------------------------------------------------------------
+// CPUs that the cgroup quota (v2 cpu.max, v1 cpu.cfs_quota_us) allows, rounded up; 0: no limit.
+// The first call (init) finds the files below root ("" in the shim), later ones only read them.
+void cgroup_init(const char *root);
+int cgroup_cpus(void);
+
+// --- g.c --------------------------------------------------------------------------------------
+struct g *g_alloc(void);     // G_IDLE with its alternate stack, or NULL: out of memory
+void g_free(struct g *gp);   // G_DEAD or never started
+size_t g_altstack_size(void);
+
+// --- runq.c: the queues of policy go ------------------------------------------------------------
+void runqput(struct p *pp, struct g *gp, bool next);
+struct g *runqget(struct p *pp, bool *ret_inherit);
+struct g *runqsteal(struct p *pp, struct p *victim, bool steal_runnext);
+bool runqempty(const struct p *pp);
+void globrunqput(struct g *gp);
+struct g *globrunqget(struct p *pp, uint32_t max); // pp gets the rest of a batch; NULL: one only
+
+// --- proc.c -----------------------------------------------------------------------------------
+int sched_init(int nprocs);	       // P pool; 0 or -errno
+void sched_start(struct g *gp);	       // the calling thread becomes gp and takes a P without waiting
+void sched_reset_in_child(void);       // after fork: one thread, dormant
+void gostart(struct g *gp);	       // a new thread becomes gp; returns once it holds a P
+void goexit(void);		       // the calling thread leaves the scheduler, its P goes on
+void gosched(struct g *gp, enum g_status as); // let others run: as = G_RUNNABLE or G_PREEMPTED
+void preempt_check_slow(struct g *gp);
+bool gopark_begin(struct g *gp, enum wait_reason why); // false: was readied already, P is kept
+enum { PARK_CANCEL = 1, PARK_EINTR = 2, PARK_EINTR_ANY = 4 }; // what ends a wait besides its deadline:
+	// pthread_cancel; a handler without SA_RESTART; any handler
+int park_wait(struct g *gp, const struct deadline *until, unsigned flags);
+void gounpark(struct g *gp); // own thread, parked and in no queue: get a P again
+void goready(struct g *gp);  // signal-safe
+void entersyscall(struct g *gp);
+void exitsyscall(struct g *gp);
+void entersyscallblock(struct g *gp);
+void handoffp(struct p *pp); // pp pinned: give it to whom it is due, or let it idle
+bool retakep(struct p *pp, uint64_t word); // CAS word away; true: pp is pinned by the caller
+struct p *pin(struct g *gp);
+void procresize(int nprocs);
+bool park_abandon(void); // longjmp out of a handler that ran on a waiting thread
+
+static inline bool demand(void)
+{
+	return load_relaxed(&sched.demand) > 0;
+}
+
+// The cooperative safe point of every interposed call.
+static inline void preempt_check(struct g *gp)
+{
+	if (unlikely(load_relaxed(&gp->preempt)))
+		preempt_check_slow(gp);
+}
+
+// --- sysmon.c ---------------------------------------------------------------------------------
+int sysmon_start(void); // 0 or -errno
+void sysmon_kick(void); // there is demand (again): wake if in deep sleep; signal-safe
+void sysmon_reset_in_child(void);
+
+// --- preempt.c --------------------------------------------------------------------------------
+bool preempt_m(struct g *gp, const struct p *pp, uint64_t word); // true: a signal was sent
+void preempt_handler(int sig, siginfo_t *info, void *uc);
+void preempt_drain(struct g *gp); // wait, bounded, until a signal on its way has arrived
+
+// --- park.c: the parking lot ------------------------------------------------------------------
+enum { LOT_ANY, LOT_READER, LOT_WRITER };
+// Try to take the object; 0 or an error; EBUSY: not now.
+typedef int lot_try_fn(void *obj);
+// Queue, try again, park; until taken (0), the deadline (ETIMEDOUT), or another error of try.
+// flags: PARK_*, with errors ECANCELED, EINTR. The caller has tried once already. Re-tries by itself at a bounded interval, so that a release by
+// code that was not interposed is seen.
+int lot_acquire(struct g *gp, void *obj, lot_try_fn *try, int kind, enum wait_reason why,
+		const struct deadline *until, unsigned flags);
+void lot_enqueue(struct g *gp, const void *addr, int kind);
+bool lot_leave(struct g *gp); // true: was still queued; false: a waker has it and will goready it
+void lot_absorb(struct g *gp); // after lot_leave said false: take the wake-up that is coming
+// Park after lot_enqueue. 0: woken; else ETIMEDOUT, ECANCELED or EINTR as flags (PARK_*) allow.
+int lot_wait(struct g *gp, enum wait_reason why, const struct deadline *until, unsigned flags);
+bool lot_has_waiters(const void *addr); // may say yes for another address, never wrongly no, if the
+					// caller's release was a locked instruction before it
+int lot_wake(const void *addr, int n);	// ready up to n waiters in FIFO order; signal-safe
+int lot_wake_rwlock(const void *addr);	// the first writer, or all readers before it
+// Wake the first waiter of cond and move the others to the queues of their mutexes (gp->waitmutex;
+// those without are woken too).
+int lot_requeue(const void *cond);
+// Arrive at a barrier for count: true for the one that completes the round and has woken the others;
+// the others return false after the round, having parked.
+bool lot_barrier(struct g *gp, const void *addr, unsigned count);
+void lot_reset_in_child(void);
+
+// --- signal.c ---------------------------------------------------------------------------------
+void signal_activate(void); // take over handlers installed so far
+void signal_reset_in_child(void);
+// Kernel forms: return 0 or -errno.
+int signal_sigaction(int sig, const struct sigaction *act, struct sigaction *old);
+int signal_sigaltstack(const stack_t *ss, stack_t *old);
+int signal_sigmask(int how, const sigset_t *set, sigset_t *old);
+void signal_thread_start(struct g *gp); // alternate stack, mask
+void signal_thread_exit(struct g *gp);
+void signal_forward(int sig, siginfo_t *info, void *uc); // to the program's handler
+void signal_prepare_exec(void);		// what the new image inherits is what the program set
+void signal_exec_failed(void);
+
+// --- stats.c ----------------------------------------------------------------------------------
+// Counters; relaxed, exact, read at exit.
+struct stats {
+	uint64_t threads_created, threads_live, threads_peak, switches, signals_sent;
+	uint64_t preempt_requested, preempt_cooperative, preempt_async, preempt_forced, preempt_spared;
+	uint64_t refused_locks, refused_unsafe_pc, refused_no_table, refused_critical, refused_shim,
+		refused_stack, refused_syscall;
+	uint64_t retakes_syscall, retakes_opaque, handoffs, spin_yields, spin_saved_ns;
+	uint64_t lock_deferred, lock_handed, eintr_hidden, credit_runs;
+};
+extern struct stats stats;
+#define STAT(field) count_relaxed(&stats.field, 1)
+void stats_run_delay(int64_t ns); // runnable to running
+void stats_overshoot(int64_t ns); // slice end to P given up
+void stats_thread_exit(const struct g *gp); // keep its figures for the report
+void stats_report(void);		    // as PREEMPT_STATS says; from the destructor
+void stats_reset_in_child(void);
+// One SCHED line in Go's format, newline included; now is os_nanotime().
+void schedtrace_line(struct text *t, int64_t now);

@@ -1,0 +1,424 @@
+// signal.c: signals as the program sees them.
+//
+// Problem. A handler of the program may run at any instruction, also while its thread holds a lock of
+// ours; it may then post a semaphore and need that lock. It may run on a thread that is parked or in a
+// system call and so has no P. And the preemption signal must stay the program's as well.
+//
+// Approach. From activation on every handler of the program is entered through enter_handler:
+//  - In a critical section (tls.critical > 0) the signal is deferred: its siginfo is kept, all signals
+//    are masked in the interrupted context, and at the end of the section it is queued to this thread
+//    again with its own siginfo and the mask restored. So at most one signal is held back per thread,
+//    and the kernel keeps the order of the others. (FreeBSD's libthr defers in the same place.)
+//  - On a thread without a P, tls.g is NULL while the handler runs: its calls pass straight through.
+//  - SIGURG (config.signal) that we did not send is handed to the program's handler.
+// What the program asked for is kept in dispositions[] and read back from there.
+//
+// Rejected: masking signals around critical sections, two system calls on every slow path.
+
+#include <errno.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <ucontext.h>
+
+#include "shim.h"
+
+enum { NSIG_KERNEL = 64, SIG_CANCEL = 32, SIG_SETXID = 33, SA_RESTORER_ = 0x04000000 };
+#define BIT(sig) ((uint64_t)1 << ((sig)-1))
+
+struct kernel_sigaction {
+	void (*handler)(int, siginfo_t *, void *);
+	unsigned long flags;
+	void (*restorer)(void);
+	uint64_t mask;
+};
+
+// What the program asked for, from activation on. Written under table_lock; read by handlers without.
+static struct kernel_sigaction dispositions[NSIG_KERNEL + 1];
+static struct lock table_lock;
+
+// Byte for byte what unwinders and debuggers recognise as a signal frame's return address.
+__asm__(".text\n.type restore_rt, @function\n\tnop\nrestore_rt:\n\tmov $0xf, %rax\n\tsyscall\n"
+	".size restore_rt, .-restore_rt\n");
+extern void restore_rt(void) __attribute__((visibility("hidden")));
+
+static int kernel_set(int sig, const struct kernel_sigaction *new, struct kernel_sigaction *old)
+{
+	return (int)sys4(SYS_rt_sigaction, sig, new, old, sizeof(uint64_t));
+}
+
+static int kernel_mask(int how, const uint64_t *set, uint64_t *old)
+{
+	return (int)sys4(SYS_rt_sigprocmask, how, set, old, sizeof *set);
+}
+
+static bool is_handler(const struct kernel_sigaction *ka)
+{
+	return (uintptr_t)ka->handler > 1; // neither SIG_DFL nor SIG_IGN
+}
+
+// --- delivery ---------------------------------------------------------------------------------------
+
+static bool synchronous(int sig, const siginfo_t *info)
+{
+	switch (sig) {
+	case SIGSEGV:
+	case SIGBUS:
+	case SIGFPE:
+	case SIGILL:
+	case SIGTRAP:
+	case SIGSYS:
+		return info->si_code > 0;
+	default:
+		return false;
+	}
+}
+
+static void defer(const siginfo_t *info, ucontext_t *uc)
+{
+	uint64_t all = ~(uint64_t)0;
+
+	tls.sig_info = *info;
+	memcpy(&tls.sig_mask, &uc->uc_sigmask, sizeof tls.sig_mask);
+	memcpy(&uc->uc_sigmask, &all, sizeof all);
+	tls.sig_deferred = true;
+}
+
+// From critical_leave: the section is over.
+void signal_deliver_deferred(void);
+void signal_deliver_deferred(void)
+{
+	siginfo_t info = tls.sig_info;
+	uint64_t mask = tls.sig_mask;
+
+	tls.sig_deferred = false;
+	// Signals are all masked until the last line, so this cannot nest.
+	if (sys4(SYS_rt_tgsigqueueinfo, os_getpid(), os_gettid(), info.si_signo, &info) < 0)
+		os_tgkill(os_gettid(), info.si_signo); // queue full: at least the signal itself
+	kernel_mask(SIG_SETMASK, &mask, NULL);
+}
+
+static void call_handler(const struct kernel_sigaction *ka, int sig, siginfo_t *info, void *uc)
+{
+	struct g *self = tls.self, *saved = tls.g;
+	bool urg_blocked = self && self->urg_blocked;
+	// Without a P: asleep in park_wait, or in a system call.
+	bool pless = saved && (saved->waiting || load_relaxed(&saved->status) == G_SYSCALL);
+
+	if (pless) {
+		tls.g = NULL;
+		tls.no_adopt++;
+		tls.frames++;
+	}
+	if (self) {
+		self->sigcount++;
+		if (!(ka->flags & SA_RESTART))
+			self->signorestart++;
+	}
+	compiler_barrier();
+	if (ka->flags & SA_SIGINFO)
+		ka->handler(sig, info, uc);
+	else
+		((void (*)(int))(uintptr_t)ka->handler)(sig);
+	compiler_barrier();
+	if (pless && tls.frames) { // else the handler used longjmp, and park_abandon has been here
+		tls.g = saved;
+		tls.no_adopt--;
+		tls.frames--;
+	}
+	if (self)
+		self->urg_blocked = urg_blocked; // the kernel restores the mask likewise
+}
+
+static void enter_handler(int sig, siginfo_t *info, void *uc)
+{
+	struct kernel_sigaction ka;
+
+	if (tls.critical && !synchronous(sig, info)) {
+		defer(info, uc);
+		return;
+	}
+	ka = dispositions[sig];
+	if (!is_handler(&ka))
+		return; // changed between delivery and here
+	if (ka.flags & SA_RESETHAND) {
+		struct kernel_sigaction dfl = {0};
+
+		dispositions[sig].handler = NULL; // SIG_DFL
+		if (sig != config.signal)
+			kernel_set(sig, &dfl, NULL);
+	}
+	call_handler(&ka, sig, info, uc);
+}
+
+// A preemption signal that is not ours. Signal-safe; in the handler of config.signal.
+void signal_forward(int sig, siginfo_t *info, void *uc)
+{
+	struct g *self = tls.self;
+
+	if (is_handler(&dispositions[sig])) {
+		if (self && self->urg_blocked)
+			return; // the program blocked it; redelivery on unblocking is not built yet
+		enter_handler(sig, info, uc);
+	} else if (sig != SIGURG && (uintptr_t)dispositions[sig].handler == 0) {
+		// A real-time signal that nobody handles ends the program.
+		struct kernel_sigaction dfl = {0};
+		uint64_t bit = BIT(sig);
+
+		kernel_set(sig, &dfl, NULL);
+		os_tgkill(os_gettid(), sig);
+		kernel_mask(SIG_UNBLOCK, &bit, NULL);
+	}
+}
+
+// --- dispositions -------------------------------------------------------------------------------------
+
+static void install(int sig, const struct kernel_sigaction *ka)
+{
+	struct kernel_sigaction real = *ka;
+
+	if (is_handler(ka)) {
+		real.handler = enter_handler;
+		// RESETHAND is done by enter_handler: a deferred signal must find its handler again.
+		real.flags = (ka->flags | SA_SIGINFO | SA_RESTORER_) & ~(unsigned long)SA_RESETHAND;
+		real.restorer = restore_rt;
+		real.mask &= ~BIT(config.signal);
+	}
+	kernel_set(sig, &real, NULL);
+}
+
+void signal_activate(void)
+{
+	struct kernel_sigaction ours = {
+		.handler = preempt_handler,
+		.flags = SA_SIGINFO | SA_RESTART | SA_ONSTACK | SA_RESTORER_,
+		.restorer = restore_rt,
+		.mask = BIT(SIG_CANCEL), // a cancellation must not unwind through a forced park
+	};
+
+	for (int sig = 1; sig <= NSIG_KERNEL; sig++) {
+		struct kernel_sigaction ka;
+
+		if (sig == SIGKILL || sig == SIGSTOP || sig == SIG_CANCEL || sig == SIG_SETXID)
+			continue;
+		if (kernel_set(sig, NULL, &ka) < 0)
+			continue;
+		dispositions[sig] = ka;
+		if (sig == config.signal)
+			kernel_set(sig, &ours, NULL);
+		else if (is_handler(&ka))
+			install(sig, &ka);
+	}
+}
+
+int signal_sigaction(int sig, const struct sigaction *act, struct sigaction *old)
+{
+	struct kernel_sigaction ka = {0}, was;
+
+	if (sig < 1 || sig > NSIG_KERNEL || sig == SIG_CANCEL || sig == SIG_SETXID ||
+	    (act && (sig == SIGKILL || sig == SIGSTOP)))
+		return -EINVAL;
+	if (sig == SIGKILL || sig == SIGSTOP) {
+		if (old)
+			*old = (struct sigaction){0};
+		return 0;
+	}
+	if (act) {
+		ka.handler = act->sa_sigaction;
+		ka.flags = (unsigned int)act->sa_flags;
+		memcpy(&ka.mask, &act->sa_mask, sizeof ka.mask);
+	}
+	critical_enter();
+	lock_acquire(&table_lock);
+	was = dispositions[sig];
+	if (act) {
+		dispositions[sig] = ka;
+		if (sig != config.signal)
+			install(sig, &ka);
+	}
+	lock_release(&table_lock);
+	critical_leave();
+	if (old) {
+		memset(old, 0, sizeof *old);
+		old->sa_sigaction = was.handler;
+		old->sa_flags = (int)(was.flags & ~(unsigned long)SA_RESTORER_);
+		memcpy(&old->sa_mask, &was.mask, sizeof was.mask);
+	}
+	return 0;
+}
+
+// --- mask and alternate stack ---------------------------------------------------------------------------
+
+// The preemption signal is never really blocked; whether the program thinks so is remembered.
+int signal_sigmask(int how, const sigset_t *set, sigset_t *old)
+{
+	struct g *gp = tls.self;
+	uint64_t want = 0, was = 0, bit = BIT(config.signal);
+	int r;
+
+	if (set) {
+		memcpy(&want, set, sizeof want);
+		want &= ~(BIT(SIG_CANCEL) | BIT(SIG_SETXID)); // as libc does
+	}
+	if (!gp) {
+		r = kernel_mask(how, set ? &want : NULL, &was);
+	} else {
+		bool named = want & bit;
+		bool blocked = gp->urg_blocked;
+
+		want &= ~bit;
+		r = kernel_mask(how, set ? &want : NULL, &was);
+		if (r == 0 && set) {
+			if (how == SIG_SETMASK)
+				gp->urg_blocked = named;
+			else if (named)
+				gp->urg_blocked = how == SIG_BLOCK;
+		}
+		was = blocked ? was | bit : was & ~bit;
+	}
+	if (r == 0 && old) {
+		memset(old, 0, sizeof *old);
+		memcpy(old, &was, sizeof was);
+	}
+	return r;
+}
+
+static void altstack_ours(const struct g *gp)
+{
+	stack_t ss = {.ss_sp = gp->altstack, .ss_size = g_altstack_size()};
+
+	sys2(SYS_sigaltstack, &ss, NULL);
+}
+
+// A thread becomes a G: it keeps an alternate stack it has, else gets ours.
+void signal_thread_start(struct g *gp)
+{
+	stack_t ss = {.ss_flags = SS_DISABLE};
+	uint64_t mask = 0, bit = BIT(config.signal);
+
+	sys2(SYS_sigaltstack, NULL, &ss);
+	if (ss.ss_flags & SS_DISABLE)
+		altstack_ours(gp);
+	else
+		gp->prog_altstack = ss;
+	kernel_mask(SIG_UNBLOCK, &bit, &mask);
+	if (mask & bit)
+		gp->urg_blocked = true;
+}
+
+void signal_thread_exit(struct g *gp)
+{
+	stack_t ss = {.ss_flags = SS_DISABLE};
+
+	if (gp->prog_altstack.ss_flags & SS_DISABLE)
+		sys2(SYS_sigaltstack, &ss, NULL);
+}
+
+int signal_sigaltstack(const stack_t *ss, stack_t *old)
+{
+	struct g *gp = tls.self;
+	stack_t was = {0};
+	int r;
+
+	if (!gp)
+		return (int)sys2(SYS_sigaltstack, ss, old);
+	if (gp->prog_altstack.ss_flags & SS_DISABLE) {
+		// Ours is installed. On it means: in a handler with SA_ONSTACK that has no stack of the
+		// program's; the program sees what it would see on the thread's own stack.
+		stack_t cur;
+
+		if (ss && !(ss->ss_flags & SS_DISABLE)) {
+			r = (int)sys2(SYS_sigaltstack, NULL, &cur);
+			if (r == 0 && cur.ss_flags & SS_ONSTACK) {
+				return -EPERM;
+			}
+			r = (int)sys2(SYS_sigaltstack, ss, NULL);
+			if (r < 0)
+				return r;
+			was.ss_flags = SS_DISABLE;
+			gp->prog_altstack = *ss;
+		} else {
+			was.ss_flags = SS_DISABLE;
+		}
+	} else {
+		r = (int)sys2(SYS_sigaltstack, ss, &was);
+		if (r < 0)
+			return r;
+		if (ss) {
+			if (ss->ss_flags & SS_DISABLE) {
+				gp->prog_altstack.ss_flags = SS_DISABLE;
+				altstack_ours(gp);
+			} else {
+				gp->prog_altstack = *ss;
+			}
+		}
+	}
+	if (old)
+		*old = was;
+	return 0;
+}
+
+// --- exec and fork ----------------------------------------------------------------------------------------
+
+// exec resets caught signals by itself; what it keeps is SIG_IGN and the mask.
+void signal_prepare_exec(void)
+{
+	struct g *gp = tls.self;
+	uint64_t bit = BIT(config.signal);
+
+	if ((uintptr_t)dispositions[config.signal].handler == 1)
+		kernel_set(config.signal, &dispositions[config.signal], NULL);
+	if (gp && gp->urg_blocked)
+		kernel_mask(SIG_BLOCK, &bit, NULL);
+}
+
+void signal_exec_failed(void)
+{
+	struct g *gp = tls.self;
+	uint64_t bit = BIT(config.signal);
+
+	if (!gp)
+		return;
+	if ((uintptr_t)dispositions[config.signal].handler == 1) {
+		struct kernel_sigaction ours = {
+			.handler = preempt_handler,
+			.flags = SA_SIGINFO | SA_RESTART | SA_ONSTACK | SA_RESTORER_,
+			.restorer = restore_rt,
+			.mask = BIT(SIG_CANCEL),
+		};
+
+		kernel_set(config.signal, &ours, NULL);
+	}
+	if (gp->urg_blocked)
+		kernel_mask(SIG_UNBLOCK, &bit, NULL);
+}
+
+// The child is dormant again: the program's own dispositions, mask and alternate stack. Handlers stay
+// entered through ours would be right too, but the kernel's view is then the plain one, and the next
+// activation takes over whatever is installed by then.
+void signal_reset_in_child(void)
+{
+	struct g *gp = tls.self;
+	uint64_t bit = BIT(config.signal);
+
+	table_lock.word = 0;
+	for (int sig = 1; sig <= NSIG_KERNEL; sig++) {
+		struct kernel_sigaction ka = dispositions[sig];
+
+		if (sig == SIGKILL || sig == SIGSTOP || sig == SIG_CANCEL || sig == SIG_SETXID)
+			continue;
+		if (!is_handler(&ka) && sig != config.signal)
+			continue;
+		if (is_handler(&ka)) {
+			ka.flags |= SA_RESTORER_;
+			ka.restorer = restore_rt;
+		}
+		kernel_set(sig, &ka, NULL);
+	}
+	if (gp && gp->urg_blocked)
+		kernel_mask(SIG_BLOCK, &bit, NULL);
+	if (gp)
+		signal_thread_exit(gp);
+	tls.frames = 0;
+	tls.no_adopt = 0;
+	tls.sig_deferred = false;
+}

@@ -1,0 +1,336 @@
+// sysmon.c: the monitor: the one thread that runs without a P.
+//
+// It takes Ps back from calls that block, asks Gs that overran their slice to yield, makes strays queue,
+// follows the CPU quota, and prints schedtrace lines. Only when somebody waits for a P is there anything to
+// do: without demand it sleeps on its note, for ever.
+//
+// Tickless: with demand it sleeps to the next slice end, retake or look that is due. The interval between
+// looks at blocked calls starts at TICK_MIN and doubles up to TICK_MAX while looks find nothing, as Go's does.
+//
+// It is not a pthread: libc does not know it, so it is in nobody's list of threads to signal or join, and
+// every signal is blocked in it. It never calls libc and has no G.
+
+#include <sys/syscall.h>
+
+#include "shim.h"
+
+static const int64_t US = 1000, MS = 1000000;
+enum {
+	TICK_MIN = 50000,   // ns; below it timers on virtual machines are late anyway
+	TICK_MAX = 2000000, // ns
+	FRUITLESS = 20,	    // looks before the interval starts to double
+	LINGER = 10,	    // short sleeps without demand before the long one
+	RETAKE_AFTER = 20000, // ns in one system call; Go's sysmon tick
+	SIGNAL_LOST = 20000000, // ns until a signal on its way is given up
+};
+
+// 1: in deep sleep. Whoever changes it to 0 wakes it.
+static uint32_t asleep;
+
+static struct {
+	int64_t tick;
+	int fruitless;
+	int64_t next_strays, next_resize, next_trace;
+	bool retook;
+} mon;
+
+// There is demand. Signal-safe. The common case is one load.
+void sysmon_kick(void)
+{
+	if (unlikely(load_relaxed(&asleep)) && xchg(&asleep, 0)) // after ready()'s RMW; pairs with sleep
+		os_futex_wake(&asleep, 1);
+}
+
+static int64_t earlier(int64_t a, int64_t b)
+{
+	return a < b ? a : b;
+}
+
+// Is the holder asleep in the kernel although its P says that it runs? Needs two looks with the same P
+// word and no CPU time between them, then asks /proc. Without /proc nobody is called blocked.
+static bool blocked_unseen(struct g *gp, uint64_t word)
+{
+	int64_t cpu = os_thread_cputime(gp->tid);
+	bool still = gp->seq_seen == word && gp->cpu_seen == cpu;
+	char state;
+
+	gp->seq_seen = word;
+	gp->cpu_seen = cpu;
+	if (!still || cpu < 0)
+		return false;
+	state = os_thread_state(gp->tid);
+	return state == 'S' || state == 'D';
+}
+
+static void take_and_hand_off(struct p *pp, uint64_t word, struct g *gp, uint64_t *count)
+{
+	(void)gp;
+	critical_enter();
+	if (retakep(pp, word)) {
+		store_relaxed(&pp->syscalltick, pp->syscalltick + 1);
+		count_relaxed(count, 1);
+		mon.retook = true;
+		handoffp(pp);
+	}
+	critical_leave();
+}
+
+// A P whose G runs: end its slice. Returns when to look again.
+static int64_t watch_running(struct p *pp, uint64_t word, int64_t now)
+{
+	struct g *gp = load_relaxed(&pp->g);
+	int64_t end, next;
+
+	if (!gp)
+		return now + mon.tick;
+	if (pp->sysmon.schedtick != load_relaxed(&pp->schedtick)) {
+		pp->sysmon.schedtick = load_relaxed(&pp->schedtick);
+		pp->sysmon.next_signal = 0;
+		pp->sysmon.backoff = 50 * US;
+		pp->sysmon.requested = pp->sysmon.spared = false;
+	}
+	if (blocked_unseen(gp, word)) {
+		store_relaxed(&gp->preempt, true); // so that it queues when it comes back
+		take_and_hand_off(pp, word, gp, &stats.retakes_opaque);
+		return now + mon.tick;
+	}
+	end = load_relaxed(&pp->slice_start) + sched.policy->slice(gp);
+	if (now < end)
+		return end;
+	if (!pp->sysmon.requested) {
+		pp->sysmon.requested = true;
+		STAT(preempt_requested);
+	}
+	store_relaxed(&gp->preempt, true);
+	if (load_relaxed(&gp->locks)) {
+		int64_t grace_end = end + config.lock_grace;
+
+		if (now < grace_end) {
+			if (!pp->sysmon.spared) {
+				pp->sysmon.spared = true;
+				STAT(preempt_spared);
+				STAT(lock_deferred);
+			}
+			return grace_end;
+		}
+		store_relaxed(&gp->grace_over, true);
+	}
+	if (config.asyncpreemptoff || config.force_after == 0)
+		return now + MS;
+	if (load_relaxed(&gp->signal_pending) && now - gp->signal_at > SIGNAL_LOST)
+		store_relaxed(&gp->signal_pending, 0);
+	if (now >= pp->sysmon.next_signal) {
+		gp->signal_at = now;
+		preempt_m(gp, pp, word);
+		next = now + pp->sysmon.backoff;
+		pp->sysmon.next_signal = next;
+		if (pp->sysmon.backoff < 5 * MS)
+			pp->sysmon.backoff *= 2;
+	}
+	return pp->sysmon.next_signal;
+}
+
+// A P whose G is in a system call: retake it after one full tick. Go's exception: when nothing is queued
+// here and other Ps idle, leave it for 10 ms.
+static int64_t watch_syscall(struct p *pp, uint64_t word, int64_t now)
+{
+	uint32_t tick = load_relaxed(&pp->syscalltick);
+
+	if (pp->sysmon.syscalltick != tick || pp->sysmon.syscallword != word) {
+		pp->sysmon.syscalltick = tick;
+		pp->sysmon.syscallword = word;
+		pp->sysmon.syscallwhen = now;
+		return now + RETAKE_AFTER;
+	}
+	if (now < pp->sysmon.syscallwhen + RETAKE_AFTER)
+		return pp->sysmon.syscallwhen + RETAKE_AFTER;
+	if (runqempty(pp) && load_relaxed(&sched.npidle) > 0 && now < pp->sysmon.syscallwhen + 10 * MS)
+		return pp->sysmon.syscallwhen + 10 * MS;
+	take_and_hand_off(pp, word, NULL, &stats.retakes_syscall);
+	return now + mon.tick;
+}
+
+// Go's retake, over all Ps. Returns when to look again.
+static int64_t retake(int64_t now)
+{
+	int64_t next = now + mon.tick;
+
+	for (uint32_t i = 0; i < load_relaxed(&sched.nprocs_made); i++) {
+		struct p *pp = &sched.allp[i];
+		uint64_t word = load_acquire(&pp->word); // pairs with wirep: pp->g is its holder
+
+		switch (P_STATE(word)) {
+		case P_RUNNING:
+			next = earlier(next, watch_running(pp, word, now));
+			break;
+		case P_SYSCALL:
+			next = earlier(next, watch_syscall(pp, word, now));
+			break;
+		case P_IDLE:
+		case P_STOPPED:
+		case P_DEAD:
+		case P_SCHED:
+			break;
+		}
+	}
+	return next;
+}
+
+static bool is_stray(const struct g *gp)
+{
+	const struct p *pp = load_relaxed(&gp->p);
+
+	return load_relaxed(&gp->status) == G_RUNNING && gp->tid &&
+	       (!pp || P_SEQ(load_relaxed(&pp->word)) != load_relaxed(&gp->pseq));
+}
+
+// Make Gs that run without a P queue for one when they have used up their credit of CPU time. Looks at
+// every G, so the interval grows with their number.
+static int64_t watch_strays(int64_t now)
+{
+	int n = 0;
+
+	if (now < mon.next_strays)
+		return mon.next_strays;
+	for (struct g *gp = load_acquire(&sched.allgs); gp; gp = gp->alllink, n++) { // pairs with g.c
+		int64_t cpu;
+
+		if (!is_stray(gp))
+			continue;
+		cpu = os_thread_cputime(gp->tid);
+		if (gp->stray_seen != gp->run_since) {
+			gp->stray_seen = gp->run_since;
+			gp->cpu_seen = cpu;
+			continue;
+		}
+		if (cpu - gp->cpu_seen < config.credit)
+			continue;
+		store_relaxed(&gp->preempt, true);
+		if (load_relaxed(&gp->locks)) {
+			if (cpu - gp->cpu_seen < config.credit + config.lock_grace)
+				continue;
+			store_relaxed(&gp->grace_over, true);
+		}
+		if (load_relaxed(&gp->signal_pending) && now - gp->signal_at > SIGNAL_LOST)
+			store_relaxed(&gp->signal_pending, 0);
+		if (config.asyncpreemptoff || config.force_after == 0)
+			continue;
+		gp->signal_at = now;
+		preempt_m(gp, NULL, 0);
+	}
+	mon.next_strays = now + 100 * US + n * US;
+	return mon.next_strays;
+}
+
+// The number of Ps that the affinity mask and the cgroup allow now.
+static void follow_quota(int64_t now)
+{
+	int cpus, quota;
+
+	if (config.procs || now < mon.next_resize)
+		return;
+	mon.next_resize = now + 1000 * MS;
+	cpus = os_affinity_cpus(sched.pid);
+	quota = cgroup_cpus();
+	if (cpus < 1)
+		return;
+	if (quota > 0 && quota < cpus)
+		cpus = quota;
+	if ((uint32_t)cpus != load_relaxed(&sched.nprocs))
+		procresize(cpus);
+}
+
+static void trace_line(int64_t now)
+{
+	char buf[4096];
+	struct text t = {buf, 0, sizeof buf};
+
+	if (!config.schedtrace_ms || now < mon.next_trace)
+		return;
+	mon.next_trace = now + config.schedtrace_ms * MS;
+	schedtrace_line(&t, now);
+	text_write_fd(&t, 2);
+}
+
+static void sleep_until(int64_t when)
+{
+	static uint32_t never;
+	struct deadline d = {CLOCK_MONOTONIC, {when / 1000000000, when % 1000000000}};
+
+	os_futex_wait(&never, 0, &d);
+}
+
+// No demand: sleep until kicked, or until the next trace line.
+static void sleep_deep(void)
+{
+	struct deadline d = {CLOCK_MONOTONIC, {mon.next_trace / 1000000000, mon.next_trace % 1000000000}};
+
+	xchg(&asleep, 1); // before the look at demand; pairs with ready() and sysmon_kick
+	if (!demand())
+		os_futex_wait(&asleep, 1, config.schedtrace_ms ? &d : NULL);
+	store_relaxed(&asleep, 0);
+	mon.tick = TICK_MIN;
+	mon.fruitless = 0;
+}
+
+static void sysmon(void *arg)
+{
+	// The kernel's struct sched_attr; a short slice lets a waking sysmon run at once.
+	struct {
+		uint32_t size, policy;
+		uint64_t flags;
+		int32_t nice;
+		uint32_t priority;
+		uint64_t runtime, deadline, period;
+	} attr = {.size = 48, .runtime = 100 * 1000};
+	int lingered = 0;
+
+	(void)arg;
+	sys5(SYS_prctl, 29 /* PR_SET_TIMERSLACK */, 1, 0, 0, 0);
+	sys5(SYS_prctl, 15 /* PR_SET_NAME */, "sysmon", 0, 0, 0);
+	sys3(SYS_sched_setattr, 0, &attr, 0); // refused or unknown: coarser, still right
+	for (;;) {
+		int64_t now = os_nanotime(), next;
+
+		follow_quota(now);
+		trace_line(now);
+		if (!demand()) {
+			if (++lingered > LINGER) {
+				sleep_deep();
+				lingered = 0;
+			} else {
+				sleep_until(now + earlier(config.quantum, MS));
+			}
+			continue;
+		}
+		lingered = 0;
+		mon.retook = false;
+		next = earlier(retake(now), watch_strays(now));
+		if (mon.retook) {
+			mon.tick = TICK_MIN;
+			mon.fruitless = 0;
+		} else if (++mon.fruitless > FRUITLESS) {
+			mon.tick = earlier(mon.tick * 2, TICK_MAX);
+		}
+		now = os_nanotime();
+		if (next > now)
+			sleep_until(next);
+	}
+}
+
+int sysmon_start(void)
+{
+	int r;
+
+	mon.tick = TICK_MIN;
+	mon.next_resize = os_nanotime() + 1000 * MS;
+	mon.next_trace = os_nanotime() + config.schedtrace_ms * MS;
+	r = os_spawn(sysmon, NULL);
+	return r < 0 ? r : 0;
+}
+
+void sysmon_reset_in_child(void)
+{
+	asleep = 0;
+	mon.next_strays = 0;
+}

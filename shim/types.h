@@ -1,0 +1,234 @@
+// types.h: the scheduler's data.
+//
+// Vocabulary is Go's (HACKING.md, section 1): a G is one application thread, a P a virtual
+// processor. A G keeps its kernel thread for life, so Go's M does not exist: M's fields live in g.
+
+#pragma once
+
+#include <signal.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "atomic.h"
+#include "os.h"
+
+// States of a G. Numbers are Go's, so that tools that read schedtrace understand them.
+//   G_IDLE      in the free list, or being set up by its creator, who owns it.
+//   G_RUNNABLE  wants a P and sits in exactly one run queue; whoever dequeues it must grant it a P.
+//   G_RUNNING   runs application code, or was just granted a P and is about to. Owned by its
+//               thread. Holds gp->p, or no P at all: a stray, on credit or retaken (proc.c).
+//   G_SYSCALL   in a call that may block. Owned by its thread. gp->p is in P_SYSCALL or NULL.
+//   G_WAITING   parked, in no run queue; only the goready that wins gp->park, or its own thread
+//               after a timeout, moves it on.
+//   G_DEAD      its thread has left the scheduler; memory goes to the free list.
+//   G_PREEMPTED like G_RUNNABLE, but stopped inside the signal handler (a forced park).
+enum g_status {
+	G_IDLE = 0,
+	G_RUNNABLE = 1,
+	G_RUNNING = 2,
+	G_SYSCALL = 3,
+	G_WAITING = 4,
+	G_DEAD = 6,
+	G_PREEMPTED = 9,
+};
+
+// States of a P, in the low bits of p->word. Numbers are Go's up to P_DEAD.
+//   P_IDLE    in sched.pidle; taken from there under sched.lock.
+//   P_RUNNING held by the G that remembers this word; that G moves it on by CAS. sysmon may CAS it
+//             away when the holder is blocked in the kernel where no interposer saw it.
+//   P_SYSCALL its G is in a call that may block. The G (exitsyscall) and sysmon (retake) race one
+//             CAS; the loser moves on.
+//   P_STOPPED reserved for stop-the-world.
+//   P_DEAD    above nprocs after procresize; in no list.
+//   P_SCHED   pinned: one thread is inside the scheduler with it and has it to itself.
+enum p_state {
+	P_IDLE = 0,
+	P_RUNNING = 1,
+	P_SYSCALL = 2,
+	P_STOPPED = 3,
+	P_DEAD = 4,
+	P_SCHED = 5,
+};
+#define P_STATE(word) ((enum p_state)((word)&7))
+#define P_SEQ(word) ((word) & ~(uint64_t)7)
+#define P_SEQ_ONE ((uint64_t)8)
+
+enum { RUNQ_SIZE = 256, MAX_PROCS = 1024 };
+
+// Why a G waits; names are Go's where Go has one. wait_reason_name() gives the text.
+enum wait_reason {
+	WAIT_NONE,
+	WAIT_MUTEX,
+	WAIT_COND,
+	WAIT_SEM,
+	WAIT_RWLOCK_R,
+	WAIT_RWLOCK_W,
+	WAIT_BARRIER,
+	WAIT_ONCE,
+	WAIT_REASONS,
+};
+
+// gp->park: hand-shake between a G that parks and the one that readies it, so that a goready that
+// comes before the G has let go of its P is kept, not lost.
+enum { PARK_NONE, PARK_PARKED, PARK_TOKEN };
+
+// gp->note: where a G without a P sleeps. NOTE_CANCEL asks a cancellable wait to end early.
+enum { NOTE_NONE = 0, NOTE_SLEEPING = 1, NOTE_GRANTED = 2, NOTE_CANCEL = 4 };
+
+struct p;
+
+struct g {
+	// Identity. Set by the owning thread when it starts; tid and self are stable while alive.
+	int tid;
+	uint32_t goid;
+	pthread_t self;
+	struct g *alllink;   // all Gs ever made, newest first; never unlinked (type-stable memory)
+	struct g *schedlink; // next in the one queue (global run queue, free list) this G is in
+
+	// Scheduling. Written by the owning thread while running, by the granter otherwise.
+	uint32_t status;
+	struct p *p;	    // the P held; may be out of date if sysmon retook it: pin() finds out
+	uint64_t pseq;	    // P_SEQ of the word under which p is held
+	uint32_t note;	    // futex word
+	uint32_t park;	    // PARK_*
+	uint8_t waitreason; // enum wait_reason, for reports
+
+	// Parking lot (park.c). Protected by the lock of the bucket of waitaddr.
+	const void *waitaddr; // what it is queued for; NULL: not queued
+	const void *waitmutex; // on a condition variable: where lot_requeue may move it, or NULL
+	uint8_t waitkind;     // LOT_*
+	bool waitmoved;	      // lot_requeue moved it: it has been signalled, no deadline counts
+	struct g *waitnext, *waitprev;
+
+	// Preemption. Go's m.locks, m.preemptGen, m.signalPending.
+	bool preempt;		 // asked to yield at the next interposed call; set by sysmon
+	uint32_t locks;		 // interposed locks held; owner only
+	uint32_t signal_pending; // 1: a preemption signal is on its way; sysmon sets, the handler clears
+	uint32_t preempt_gen;	 // signals handled
+	bool waiting;		 // asleep in park_wait: the program's handlers may run, without a P
+	bool grace_over;	 // sysmon: spared long enough, yield although locks > 0
+
+	// Signals (signal.c).
+	bool urg_blocked;	// the program blocked the preemption signal; we did not
+	stack_t prog_altstack;	// what the program set with sigaltstack
+	void *altstack;		// ours; type-stable with the G
+	uint32_t sigcount;	// program handlers run on this thread, for the EINTR rule
+	uint32_t signorestart;	// of these, handlers without SA_RESTART
+
+	// Start of the thread (interpose/thread.c).
+	void *(*start)(void *);
+	void *arg;
+
+	// Accounting, ns. Written by the owner or its granter.
+	int64_t runnable_since; // when it last became runnable
+	int64_t run_since;	// when it was last granted a P
+	int64_t cpu_seen;	// sysmon: CPU time at last look
+	uint64_t seq_seen;	// sysmon: P word at last look
+	int64_t stray_seen;	// sysmon: run_since of the stretch without a P last seen
+	int64_t signal_at;	// sysmon: when signal_pending was set
+	uint64_t run_ns, wait_ns, switches;
+	char name[16];
+};
+
+// A virtual processor. word is the whole state: generation and enum p_state. Whoever moves it to
+// P_SCHED owns the rest; runq may besides be stolen from by anyone through runqhead.
+struct p {
+	uint64_t word;
+	struct g *g; // holder in P_RUNNING and P_SYSCALL
+	uint32_t schedtick;
+	uint32_t syscalltick;
+	int64_t slice_start; // ns; when the running slice began (inherited through runnext)
+	struct p *link;	     // sched.pidle
+	uint32_t id;
+	uint32_t rand;
+
+	// Run queue: Go's ring. tail is written by the owner, head by anyone by CAS.
+	uint32_t runqhead, runqtail;
+	struct g *runnext; // readied by the running G; runs next and inherits its slice
+	struct g *runq[RUNQ_SIZE];
+
+	// sysmon's notes.
+	struct {
+		uint32_t schedtick, syscalltick;
+		uint64_t syscallword;
+		int64_t syscallwhen;
+		int64_t next_signal; // earliest next preemption signal
+		int64_t backoff;
+		bool requested, spared;
+	} sysmon;
+} __attribute__((aligned(64)));
+
+struct gqueue {
+	struct g *head, *tail;
+	uint32_t size;
+};
+
+struct sched {
+	struct lock lock; // protects pidle, runq, gfree and resizing
+	uint32_t nprocs;  // GOMAXPROCS; read anywhere, written under lock
+	uint32_t npidle;
+	struct p *pidle;
+	struct gqueue runq; // size is read without the lock
+	struct g *gfree;
+	struct g *allgs; // pushed by CAS
+	uint32_t ngs;	 // live Gs
+	uint32_t goidgen;
+	int32_t demand;	 // Gs in run queues; counted after the put, so it may dip below 0
+	uint32_t nprocs_made; // Ps ever initialised
+	uint32_t active; // enum phase
+	int pid;
+	int64_t start_time;
+	struct p *allp; // MAX_PROCS, memory touched as used
+	const struct policy *policy;
+};
+extern struct sched sched;
+
+// enum phase: life of the process under the shim (HACKING.md, section 2).
+enum phase { PHASE_DORMANT, PHASE_ACTIVE, PHASE_OFF };
+
+// Who runs next. Both policies of design section 5 fit behind it. P is pinned by the caller.
+struct policy {
+	const char *name;
+	void (*enqueue)(struct p *pp, struct g *gp, bool next); // pp may be NULL: no P at hand
+	struct g *(*pick)(struct p *pp, bool *inherit);
+	bool (*empty)(void); // no G in any queue, as far as can be seen without locks
+	void (*drain)(struct p *pp); // a dying P gives its queue away
+	int64_t (*slice)(const struct g *gp);
+	bool (*preempts)(const struct g *woken, const struct g *running);
+};
+extern const struct policy policy_go;
+
+// Per-thread state that exists for every thread, G or not. Initial-exec: no allocation, no call.
+struct tls {
+	struct g *g;		// NULL: this thread passes through (foreign, dormant, in a handler without a P)
+	struct g *self;		// the thread's G even while g is NULL
+	uint32_t critical;	// > 0: the program's signal handlers are deferred
+	uint32_t frames;	// program handlers running on top of a wait or system call
+	uint32_t vforked;	// > 0: between vfork and the return to its parent side
+	uint32_t no_adopt;	// > 0: do not make this thread a G (dying, vfork child, in a handler)
+	bool sig_deferred;	// one signal is held back until critical is 0, all others are masked
+	siginfo_t sig_info;
+	uint64_t sig_mask;	// kernel mask to restore then
+};
+extern __thread struct tls tls __attribute__((tls_model("initial-exec"), visibility("hidden")));
+
+static inline struct g *getg(void)
+{
+	return tls.g;
+}
+
+// Settings; shim/env.c has the table. Times in ns.
+struct config {
+	bool off, strict, asyncpreemptoff, spin;
+	int procs; // 0: auto
+	int64_t quantum, force_after, lock_grace, credit;
+	int signal; // kernel number
+	int dump_signal;
+	int log; // enum log_level
+	int deadlock;
+	int schedtrace_ms;
+	const struct policy *policy;
+	char stats[256], trace[256], cache_dir[256], weights[1024], critical[1024];
+};
+extern struct config config;
+enum log_level { LOG_OFF, LOG_ERROR, LOG_WARN, LOG_INFO, LOG_DEBUG };

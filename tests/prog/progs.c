@@ -165,19 +165,6 @@ int wait_child(pid_t pid)
 	return status;
 }
 
-int in_child(void (*fn)(void *), void *arg)
-{
-	pid_t pid = fork();
-
-	CHECK(pid >= 0);
-	if (pid == 0) {
-		watchdog();
-		fn(arg);
-		_exit(0);
-	}
-	return wait_child(pid);
-}
-
 void exec_self(const char *name, const char *arg)
 {
 	char exe[] = "/proc/self/exe";
@@ -226,6 +213,20 @@ void hogs_stop(void)
 long hogs_work(int i)
 {
 	return atomic_load(&hog[i].work);
+}
+
+int in_child(void (*fn)(void *), void *arg)
+{
+	pid_t pid = fork();
+
+	CHECK(pid >= 0);
+	if (pid == 0) {
+		watchdog();
+		nhogs = 0;		/* they are the parent's */
+		fn(arg);
+		_exit(0);
+	}
+	return wait_child(pid);
 }
 
 int main(int argc, char **argv)

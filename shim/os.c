@@ -246,13 +246,18 @@ int os_spawn(void (*fn)(void *), void *arg)
 	// The new thread gets a TLS block of its own, zeroed but for the self pointers that the ABI
 	// wants, so that tls.g is NULL in it and no access reaches the creator's variables.
 	char *self = (char *)__builtin_thread_pointer();
-	size_t below = (size_t)(self - (char *)&tls) + 4096, tcb = 4096;
-	size_t len = SPAWN_STACK + ((below + 4095) & ~(size_t)4095) + tcb;
-	char *mem = os_mmap(len), *fs;
+	char *mine = (char *)&tls;
+	size_t below, tcb = 4096, len;
 	uint64_t all = ~(uint64_t)0, old;
 	struct spawn *s;
+	char *mem, *fs;
 	long tid;
 
+	// In a register: linkers cannot relax a TLS address that is a memory operand of sub.
+	__asm__("" : "+r"(mine));
+	below = (size_t)(self - mine) + 4096;
+	len = SPAWN_STACK + ((below + 4095) & ~(size_t)4095) + tcb;
+	mem = os_mmap(len);
 	if (!mem)
 		return -ENOMEM;
 	fs = mem + len - tcb;

@@ -492,8 +492,7 @@ static void become(struct g *gp)
 	gp->tid = os_gettid();
 	tls.self = gp;
 	tls.g = gp;
-	fetch_add(&sched.ngs, 1); // a count only
-	STAT(threads_created);
+	stats_thread_starts(fetch_add(&sched.ngs, 1) + 1); // a count only
 }
 
 void sched_start(struct g *gp)

@@ -155,6 +155,7 @@ extern struct stats stats;
 #define STAT(field) count_relaxed(&stats.field, 1)
 void stats_run_delay(int64_t ns); // runnable to running
 void stats_overshoot(int64_t ns); // slice end to P given up
+void stats_thread_starts(uint32_t live); // live: threads there are now
 void stats_thread_exit(const struct g *gp); // keep its figures for the report
 void stats_report(void);		    // as PREEMPT_STATS says; from the destructor
 void stats_reset_in_child(void);

@@ -165,6 +165,15 @@ static struct record *record_new(void)
 	return &chunk[i % CHUNK];
 }
 
+void stats_thread_starts(uint32_t live)
+{
+	uint64_t peak = load_relaxed(&stats.threads_peak);
+
+	STAT(threads_created);
+	while (live > peak && !cas(&stats.threads_peak, peak, live)) // a maximum only
+		peak = load_relaxed(&stats.threads_peak);
+}
+
 void stats_thread_exit(const struct g *gp)
 {
 	struct record *r;

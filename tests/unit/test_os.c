@@ -291,7 +291,7 @@ START_TEST(memory)
 	char *p = os_mmap(100000);
 
 	ck_assert_ptr_nonnull(p);
-	for (int i = 0; i < 100000; i++)
+	for (int i = 0; i < 100000; i += 100)
 		ck_assert_int_eq(p[i], 0);
 	memset(p, 1, 100000);
 	os_munmap(p, 100000);

@@ -100,23 +100,20 @@ END_TEST
 START_TEST(requeue)
 {
 	enqueue(4, &object);
+	for (int i = 0; i < 3; i++)
+		gs[i].waitmutex = &other; // the fourth says none: it is readied
 	lot_enqueue(&gs[5], &other, LOT_ANY);
-	lot_requeue(&object, 3, &other);
-	ck_assert(readied(&gs[0]) && !readied(&gs[1]) && !readied(&gs[2]) && !readied(&gs[3]));
-	// The fourth still waits where it was, the others behind those who waited for the mutex.
+	ck_assert_int_eq(lot_requeue(&object), 4);
+	ck_assert(readied(&gs[0]) && !readied(&gs[1]) && !readied(&gs[2]) && readied(&gs[3]));
+	ck_assert(!lot_has_waiters(&object));
+	// Behind those who waited for the mutex already.
 	ck_assert_int_eq(lot_wake(&other, 1), 1);
 	ck_assert(readied(&gs[5]));
 	ck_assert_int_eq(lot_wake(&other, 1), 1);
 	ck_assert(readied(&gs[1]) && !readied(&gs[2]));
 	ck_assert(lot_leave(&gs[2])); // also from there
 	ck_assert_int_eq(lot_wake(&other, 1), 0);
-	ck_assert_int_eq(lot_wake(&object, 9), 1);
-	ck_assert(readied(&gs[3]));
-	lot_requeue(&object, 3, &other); // nobody there
-	enqueue(1, &object);
-	gs[0].park = PARK_NONE;
-	lot_requeue(&object, INT32_MAX, &other);
-	ck_assert(readied(&gs[0]));
+	ck_assert_int_eq(lot_requeue(&object), 0); // nobody there
 }
 END_TEST
 
@@ -154,7 +151,8 @@ static int try_mutex(void *obj)
 static void lock(struct g *gp)
 {
 	if (try_mutex(&mutex))
-		ck_assert_int_eq(lot_acquire(gp, &mutex, try_mutex, LOT_ANY, WAIT_MUTEX, NULL), 0);
+		ck_assert_int_eq(lot_acquire(gp, &mutex, try_mutex, LOT_ANY, WAIT_MUTEX, NULL, 0),
+				 0);
 }
 
 static void unlock(void)
@@ -205,17 +203,17 @@ static void *times_out(void *arg)
 	thread_starts();
 	before = os_nanotime();
 	d = os_deadline_in(30000000);
-	ck_assert_int_eq(lot_acquire(getg(), &mutex, try_mutex, LOT_ANY, WAIT_MUTEX, &d),
+	ck_assert_int_eq(lot_acquire(getg(), &mutex, try_mutex, LOT_ANY, WAIT_MUTEX, &d, 0),
 			 ETIMEDOUT);
 	took = os_nanotime() - before;
 	ck_assert_int_ge(took, 30000000);
 	ck_assert_int_lt(took, 3000000000);
 	d = os_deadline_in(0);
-	ck_assert_int_eq(lot_acquire(getg(), &mutex, try_mutex, LOT_ANY, WAIT_MUTEX, &d),
+	ck_assert_int_eq(lot_acquire(getg(), &mutex, try_mutex, LOT_ANY, WAIT_MUTEX, &d, 0),
 			 ETIMEDOUT);
 	d = (struct deadline){CLOCK_REALTIME, {INT64_MAX, 0}}; // far away, not long ago
 	xchg(&mutex, 0);
-	ck_assert_int_eq(lot_acquire(getg(), &mutex, try_mutex, LOT_ANY, WAIT_MUTEX, &d), 0);
+	ck_assert_int_eq(lot_acquire(getg(), &mutex, try_mutex, LOT_ANY, WAIT_MUTEX, &d, 0), 0);
 	ck_assert_ptr_null(getg()->waitaddr);
 	ck_assert_int_eq(getg()->status, G_RUNNING);
 	goexit();
@@ -275,7 +273,7 @@ static void *takes_turns(void *arg)
 		while ((now = turn) % RING != me && now < TURNS) {
 			lot_enqueue(gp, &conds[me], LOT_ANY);
 			unlock();
-			ck_assert_int_eq(lot_wait(gp, WAIT_COND, NULL, false), 0);
+			ck_assert_int_eq(lot_wait(gp, WAIT_COND, NULL, 0), 0);
 			lock(gp);
 		}
 		if (now < TURNS)
@@ -316,7 +314,7 @@ static void *short_waits(void *arg)
 		int r;
 
 		lot_enqueue(gp, &object, LOT_ANY);
-		r = lot_wait(gp, WAIT_COND, &d, false);
+		r = lot_wait(gp, WAIT_COND, &d, 0);
 		ck_assert(r == 0 || r == ETIMEDOUT);
 		fetch_add(r ? &timed_out : &woken, 1);
 		ck_assert_ptr_null(gp->waitaddr);
@@ -363,7 +361,7 @@ static void *gets_late_wake(void *arg)
 {
 	(void)arg;
 	thread_starts();
-	ck_assert_int_eq(lot_acquire(getg(), &object, try_late, LOT_ANY, WAIT_SEM, NULL), 0);
+	ck_assert_int_eq(lot_acquire(getg(), &object, try_late, LOT_ANY, WAIT_SEM, NULL, 0), 0);
 	ck_assert(wake_done);
 	goexit();
 	return NULL;
@@ -376,6 +374,36 @@ START_TEST(late_wake_is_passed_on)
 	start(&t, 1, gets_late_wake);
 	join(&t, 1);
 	ck_assert(readied(&gs[0]));
+}
+END_TEST
+
+// --- barrier
+// --------------------------------------------------------------------------------------
+
+enum { BARRIER = 5, BARRIER_ROUNDS = 2000 };
+static uint32_t arrived, serial;
+
+static void *meets(void *arg)
+{
+	(void)arg;
+	thread_starts();
+	for (uint32_t round = 1; round <= BARRIER_ROUNDS; round++) {
+		fetch_add(&arrived, 1);
+		if (lot_barrier(getg(), &object, BARRIER))
+			fetch_add(&serial, 1);
+		ck_assert_uint_ge(load_relaxed(&arrived), round * BARRIER);
+	}
+	goexit();
+	return NULL;
+}
+
+START_TEST(barrier)
+{
+	pthread_t t[BARRIER];
+
+	start(t, BARRIER, meets);
+	join(t, BARRIER);
+	ck_assert_uint_eq(serial, BARRIER_ROUNDS);
 }
 END_TEST
 
@@ -392,6 +420,7 @@ static void add(TCase *tc)
 	tcase_add_test(tc, silent_release);
 	tcase_add_test(tc, ring);
 	tcase_add_test(tc, timeout_against_wake);
+	tcase_add_test(tc, barrier);
 	tcase_add_test(tc, late_wake_is_passed_on);
 }
 

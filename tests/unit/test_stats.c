@@ -56,7 +56,8 @@ static void check_json(const char *s)
 
 	for (; *s; s++) {
 		if (in_string) {
-			ck_assert_msg((unsigned char)*s >= ' ', "control character in a string");
+			if ((unsigned char)*s < ' ') // ck_assert is slow, and this is a long text
+				ck_abort_msg("control character in a string");
 			if (*s == '\\') {
 				s++;
 				ck_assert_msg(strchr("\"\\u", *s), "escape \\%c", *s);
@@ -70,7 +71,8 @@ static void check_json(const char *s)
 		} else if (*s == '}' || *s == ']') {
 			depth--;
 		}
-		ck_assert_int_ge(depth, 0);
+		if (depth < 0)
+			ck_abort_msg("a bracket too many");
 	}
 	ck_assert(!in_string && depth == 0);
 }

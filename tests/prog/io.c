@@ -551,6 +551,7 @@ CASE_STRESS(syscall_futex)
 /* Errors of blocking calls come through, errno and all. */
 CASE(io_errors)
 {
+	struct pollfd *volatile bad = (struct pollfd *)(uintptr_t)16;
 	char c;
 
 	for (int k = 0; k < 2; k++) {
@@ -565,7 +566,7 @@ CASE(io_errors)
 		CHECK_ERRNO(flock(-1, LOCK_EX), EBADF);
 		CHECK_ERRNO(msgrcv(-1, &c, 1, 0, 0), EINVAL);
 		CHECK_ERRNO(syscall(100000), ENOSYS);
-		CHECK_ERRNO(poll((struct pollfd *)(uintptr_t)16, 1, 0), EFAULT);
+		CHECK_ERRNO(poll(bad, 1, 0), EFAULT);
 		if (k == 0) {
 			hogs_start(2);
 			sleep_ns(MS);

@@ -535,3 +535,21 @@ CASE(c11_timed)
 	CHECK(now(CLOCK_REALTIME) >= ts.tv_sec * SEC + ts.tv_nsec);
 	CHECK_EQ(mtx_unlock(&m), thrd_success);
 }
+
+/* Thread names with quotes, backslashes and control characters are names like any other. */
+CASE(odd_name)
+{
+	pthread_t t[4];
+	const char *names[] = { "a\"b\\c", "\001\n\t", "\377\376", "{\"}]" };
+	char name[16];
+
+	for (int i = 0; i < 4; i++) {
+		t[i] = spawn(wait_go, NULL);
+		CHECK_EQ(pthread_setname_np(t[i], names[i]), 0);
+		CHECK_EQ(pthread_getname_np(t[i], name, sizeof(name)), 0);
+		CHECK(!strcmp(name, names[i]));
+	}
+	atomic_store(&go, 1);
+	for (int i = 0; i < 4; i++)
+		join(t[i]);
+}

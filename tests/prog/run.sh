@@ -1,0 +1,80 @@
+#!/bin/sh
+# Runs cases of progs: run.sh [-p PROCS] [-q QUANTUM] [-b PROGS] LIB CASE...
+#
+# LIB is the library to preload, or "plain" for none. Without -p and -q each case runs under the
+# whole matrix, PREEMPT_PROCS=1,2,4 by PREEMPT_QUANTUM=100us,10ms. The library is preloaded into
+# the program alone. Exit 0 if all pass, 77 if all that did not pass were skipped, else 1. A run
+# that does not end is reported with the backtraces of its threads if gdb is there.
+procs="1 2 4"
+quanta="100us 10ms"
+progs=$(dirname "$0")/progs
+while getopts p:q:b: opt; do
+	case $opt in
+	p) procs=$OPTARG ;;
+	q) quanta=$OPTARG ;;
+	b) progs=$OPTARG ;;
+	*) exit 2 ;;
+	esac
+done
+shift $((OPTIND - 1))
+[ $# -ge 2 ] || { sed -n '2,4s/^# //p' "$0" >&2; exit 2; }
+lib=$1
+shift
+limit=${PROGS_TIMEOUT:-30}
+out=$(mktemp) || exit 2
+trap 'rm -f "$out"' EXIT
+result=0
+
+# one CASE [NAME=VALUE...]: the case with these settings, its verdict against what it printed.
+one() {
+	name=$1
+	shift
+	[ "$lib" = plain ] || set -- "$@" "LD_PRELOAD=$lib"
+	env PROGS_TIMEOUT=$((limit + 10)) "$@" "$progs" "$name" >"$out" 2>&1 &
+	pid=$!
+	# The watcher gives up on its own, and shows where a program that hangs is.
+	(
+		i=0
+		while [ $i -lt $((limit * 10)) ]; do
+			kill -0 $pid 2>/dev/null || exit 0
+			sleep 0.1
+			i=$((i + 1))
+		done
+		echo "HANG $name $*"
+		command -v gdb >/dev/null &&
+			gdb -p $pid -batch -ex 'thread apply all bt' </dev/null 2>/dev/null
+		kill -9 $pid
+	) >"$out.hang" 2>&1 &
+	watcher=$!
+	wait $pid 2>/dev/null
+	status=$?
+	if [ -s "$out.hang" ]; then
+		wait $watcher 2>/dev/null
+		cat "$out.hang" >&2
+	else
+		kill $watcher 2>/dev/null
+		wait $watcher 2>/dev/null
+	fi
+	rm -f "$out.hang"
+	if [ $status -eq 77 ]; then
+		cat "$out" >&2
+		[ $result -ne 0 ] || result=77
+	elif [ $status -ne 0 ] || [ "$(cat "$out")" != OK ]; then
+		echo "FAIL $name $*: status $status" >&2
+		sed 's/^/    /' "$out" >&2
+		result=1
+	fi
+}
+
+for name; do
+	if [ "$lib" = plain ]; then
+		one "$name"
+		continue
+	fi
+	for p in $procs; do
+		for q in $quanta; do
+			one "$name" PREEMPT_PROCS="$p" PREEMPT_QUANTUM="$q"
+		done
+	done
+done
+exit $result

@@ -1,0 +1,231 @@
+#!/usr/bin/env python3
+"""Settings and what they print: settings.py LIB PROGS [CHECK...]
+
+Runs cases of progs with good and bad PREEMPT_* settings and judges exit code, output, the lines on
+stderr, the JSON of PREEMPT_STATS and the lines of PREEMPT_SCHEDTRACE. LIB is preloaded into the
+program alone. Without CHECK all checks run; -l lists them.
+"""
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+
+LIB = PROGS = ""
+CHECKS = {}
+
+
+def check(fn):
+    CHECKS[fn.__name__] = fn
+    return fn
+
+
+def run(case, timeout=30, **env):
+    """The exit code (None: it did not end), stdout and stderr of a case."""
+    full = {k: v for k, v in os.environ.items() if not k.startswith("PREEMPT_")}
+    full.update(env, LD_PRELOAD=LIB)
+    try:
+        p = subprocess.run([PROGS, case], env=full, timeout=timeout, text=True,
+                           stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    except subprocess.TimeoutExpired as e:
+        return None, (e.stdout or b"").decode(), (e.stderr or b"").decode()
+    return p.returncode, p.stdout, p.stderr
+
+
+def want(cond, what):
+    if not cond:
+        raise AssertionError(what)
+
+
+def passes(case, **env):
+    code, out, err = run(case, **env)
+    want((code, out) == (0, "OK\n"), f"{case} {env}: {code}, {out!r}, {err!r}")
+    return err
+
+
+@check
+def seed_cooperative():
+    """As Go before 1.14: without signals and with one P the busy thread never lets main on."""
+    code, out, _ = run("seed_go114", timeout=2, PREEMPT_PROCS="1", PREEMPT_ASYNCPREEMPTOFF="1")
+    want((code, out) == (None, ""), f"ended with {code}, {out!r}")
+
+
+@check
+def seed_preempted():
+    """With signals it prints OK, 20 times of 20."""
+    for _ in range(20):
+        want(passes("seed_go114", PREEMPT_PROCS="1") == "", "a line on stderr")
+
+
+BAD = [
+    ("PREEMPT_PROCS", "0"), ("PREEMPT_PROCS", "-1"), ("PREEMPT_PROCS", "1000000000"),
+    ("PREEMPT_PROCS", "many"), ("PREEMPT_PROCS", "2x"), ("PREEMPT_PROCS", "99999999999999999999"),
+    ("PREEMPT_QUANTUM", "abc"), ("PREEMPT_QUANTUM", "10"), ("PREEMPT_QUANTUM", "-5ms"),
+    ("PREEMPT_QUANTUM", "1ns"), ("PREEMPT_QUANTUM", "1000s"), ("PREEMPT_QUANTUM", "5 ms"),
+    ("PREEMPT_POLICY", "lottery"), ("PREEMPT_SIGNAL", "SIGKILL"), ("PREEMPT_SIGNAL", "SIGNONE"),
+    ("PREEMPT_LOG", "loud"), ("PREEMPT_DEADLOCK", "ignore"), ("PREEMPT_OFF", "perhaps"),
+    ("PREEMPT_NOSUCH", "1"),
+]
+
+
+@check
+def bad_settings():
+    """A bad or unknown setting: one line that names it, and the program runs correctly."""
+    for name, value in BAD:
+        err = passes("mutex_contend_64", **{name: value})
+        lines = err.splitlines()
+        want(len(lines) == 1, f"{name}={value}: {len(lines)} lines on stderr: {err!r}")
+        want(lines[0].startswith("libpreempt: ") and name in lines[0],
+             f"{name}={value}: {lines[0]!r}")
+
+
+@check
+def strict():
+    """PREEMPT_STRICT=1 makes them exit 127, and leaves good ones alone."""
+    for name, value in BAD:
+        code, out, err = run("mutex_contend_64", PREEMPT_STRICT="1", **{name: value})
+        want((code, out) == (127, ""), f"{name}={value}: {code}, {out!r}")
+        want(name in err, f"{name}={value}: {err!r}")
+    err = passes("mutex_contend_64", PREEMPT_STRICT="1", PREEMPT_PROCS="2", PREEMPT_QUANTUM="1ms",
+                 PREEMPT_LOG="error", PREEMPT_POLICY="go")
+    want(err == "", err)
+
+
+@check
+def good_settings():
+    """Every documented form of a good setting is taken without a word."""
+    for name, value in [
+            ("PREEMPT_PROCS", "auto"), ("PREEMPT_PROCS", "3"), ("PREEMPT_QUANTUM", "100us"),
+            ("PREEMPT_QUANTUM", "10s"), ("PREEMPT_QUANTUM", "500000ns"), ("PREEMPT_POLICY", "go"),
+            ("PREEMPT_SIGNAL", "SIGURG"), ("PREEMPT_SIGNAL", "SIGRTMIN+5"),
+            ("PREEMPT_FORCE_AFTER", "20ms"), ("PREEMPT_LOCK_GRACE", "1ms"), ("PREEMPT_CREDIT", "0"),
+            ("PREEMPT_SPIN", "off"), ("PREEMPT_LOG", "warn"), ("PREEMPT_DEADLOCK", "off"),
+            ("PREEMPT_STRICT", "0"), ("PREEMPT_OFF", "0")]:
+        err = passes("mutex_contend_64", **{name: value})
+        want(err == "", f"{name}={value}: {err!r}")
+
+
+@check
+def off():
+    """PREEMPT_OFF=1 passes everything through; nothing is printed, no thread is added."""
+    for case in ["mutex_contend_64", "cond_ping_pong", "cancel_blocking", "fork_many"]:
+        err = passes(case, PREEMPT_OFF="1", PREEMPT_SCHEDTRACE="1")
+        want(err == "", err)
+
+
+@check
+def other_signal():
+    """Preemption by a real-time signal; SIGURG is then all the program's."""
+    for case in ["seed_go114", "sigurg_own_handler", "fair_64_busy"]:
+        passes(case, PREEMPT_PROCS="1", PREEMPT_SIGNAL="SIGRTMIN+7")
+
+
+@check
+def force_never():
+    """PREEMPT_FORCE_AFTER=0 and long grace still end when the program does."""
+    passes("cond_ping_pong_16", PREEMPT_PROCS="1", PREEMPT_FORCE_AFTER="0")
+    passes("lock_grace", PREEMPT_PROCS="1", PREEMPT_LOCK_GRACE="50ms")
+
+
+KEYS = {
+    "": "version pid procs policy quantum_ns elapsed_ns threads_created threads_peak switches "
+        "preempt refused signals_sent retakes handoffs spin lock_holder eintr_hidden credit_runs "
+        "run_delay_ns overshoot_ns fairness threads",
+    "preempt": "requested cooperative async forced spared",
+    "refused": "locks unsafe_pc no_table critical shim stack syscall",
+    "retakes": "syscall opaque",
+    "spin": "yields saved_ns",
+    "lock_holder": "deferred handed",
+    "run_delay_ns": "count p50 p90 p99 max",
+    "overshoot_ns": "count p50 p90 p99 max",
+    "fairness": "jain_cpu",
+}
+
+
+@check
+def stats_json():
+    """PREEMPT_STATS=path is one JSON object with every key, and its numbers fit the program."""
+    with tempfile.TemporaryDirectory() as d:
+        passes("fair_64_busy", PREEMPT_PROCS="2", PREEMPT_QUANTUM="1ms",
+               PREEMPT_STATS=f"{d}/s.%p.json")
+        files = os.listdir(d)
+        want(len(files) == 1, f"files: {files}")
+        with open(f"{d}/{files[0]}", encoding="utf-8") as f:
+            s = json.load(f)
+        want(files[0] == f"s.{s['pid']}.json", f"{files[0]} of pid {s['pid']}")
+    for group, keys in KEYS.items():
+        part = s[group] if group else s
+        missing = set(keys.split()) - set(part)
+        want(not missing, f"missing in {group or 'the object'}: {missing}")
+    want(s["procs"] == 2 and s["quantum_ns"] == 1000000, "settings not as set")
+    want(s["threads_created"] >= 64 and s["threads_peak"] >= 65, "threads not counted")
+    want(s["switches"] > 0 and s["preempt"]["requested"] > 0, "no switches or preemptions")
+    want(0 < s["fairness"]["jain_cpu"] <= 1, "jain_cpu out of range")
+    for h in ("run_delay_ns", "overshoot_ns"):
+        v = s[h]
+        want(v["p50"] <= v["p90"] <= v["p99"] <= v["max"], f"{h}: {v}")
+    for t in s["threads"]:
+        want({"tid", "name", "run_ns", "wait_ns", "switches"} <= set(t), f"thread {t}")
+
+
+@check
+def stats_names():
+    """A thread's name with quotes and control characters does not break the JSON; a path that
+    cannot be written is one line and no harm."""
+    with tempfile.TemporaryDirectory() as d:
+        passes("odd_name", PREEMPT_STATS=f"{d}/s")
+        with open(f"{d}/s", encoding="utf-8", errors="surrogateescape") as f:
+            json.load(f)
+    err = passes("cond_ping_pong", PREEMPT_STATS="/nonexistent/dir/s")
+    want(len(err.splitlines()) == 1, err)
+
+
+@check
+def stats_summary():
+    """PREEMPT_STATS=1 is a summary on stderr, nothing on stdout."""
+    err = passes("cond_ping_pong", PREEMPT_STATS="1")
+    want(err.strip() != "", "no summary")
+
+
+SCHED = re.compile(r"^SCHED (\d+)ms: gomaxprocs=(\d+) idleprocs=(\d+) threads=(\d+) "
+                   r"spinningthreads=(\d+) (?:needspinning=\d+ )?idlethreads=(\d+) "
+                   r"runqueue=(\d+) \[(?: ?\d+)*(?: )?\](?: schedticks=\[[\d ]*\])?$")
+
+
+@check
+def schedtrace():
+    """The SCHED lines have Go's format and come in time."""
+    err = passes("fair_64_busy", PREEMPT_PROCS="2", PREEMPT_SCHEDTRACE="10")
+    lines = err.splitlines()
+    want(len(lines) >= 2, f"{len(lines)} lines")
+    last = -1
+    for line in lines:
+        m = SCHED.match(line)
+        want(m, f"not Go's format: {line!r}")
+        want(int(m[1]) >= last and int(m[2]) == 2 and int(m[3]) <= 2, line)
+        last = int(m[1])
+
+
+def main():
+    global LIB, PROGS
+    if sys.argv[1:] == ["-l"]:
+        print("\n".join(CHECKS))
+        return 0
+    if len(sys.argv) < 3:
+        print(__doc__, file=sys.stderr)
+        return 2
+    LIB, PROGS = os.path.abspath(sys.argv[1]), os.path.abspath(sys.argv[2])
+    failed = 0
+    for name in sys.argv[3:] or CHECKS:
+        try:
+            CHECKS[name]()
+            print(f"ok   {name}")
+        except (AssertionError, KeyError, ValueError, OSError) as e:
+            print(f"FAIL {name}: {type(e).__name__}: {e}")
+            failed = 1
+    return failed
+
+
+if __name__ == "__main__":
+    sys.exit(main())

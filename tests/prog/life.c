@@ -266,6 +266,8 @@ static void exec_child(void *arg)
 		unsetenv("LD_PRELOAD");
 	fclose(stdout);
 	CHECK(fopen("/dev/null", "w") != NULL);
+	signal(SIGINT, SIG_DFL);	/* a shell ignores these two for what it runs beside */
+	signal(SIGQUIT, SIG_DFL);
 	hogs_start(8);
 	spawn(exec_main, arg);
 	for (;;)

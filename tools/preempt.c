@@ -85,7 +85,8 @@ static const struct argp run_argp = {
 	run_options,
 	run_parse,
 	"[--] COMMAND [ARG...]",
-	"Run COMMAND with libpreempt.\vEvery option sets the variable that `preempt help env` lists.",
+	"Run COMMAND with libpreempt.\vEvery option sets the variable that `preempt help env` "
+	"lists.",
 	NULL,
 	NULL,
 	NULL,
@@ -126,7 +127,8 @@ static void preload(const char *library)
 
 	// The dynamic linker splits the list at these and has no way to quote them.
 	if (strpbrk(library, " :")) {
-		fprintf(stderr, "preempt: %s: LD_PRELOAD cannot name a path with a space or colon\n",
+		fprintf(stderr,
+			"preempt: %s: LD_PRELOAD cannot name a path with a space or colon\n",
 			library);
 		exit(EXIT_FAILED);
 	}

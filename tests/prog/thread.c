@@ -225,7 +225,16 @@ CASE_STRESS(thread_local_destructors)
 static atomic_int c_in, c_cleaned;
 static int c_pipe[2];
 static pthread_t c_target;
+static atomic_int c_target_end;
 static sem_t c_sem;
+
+/* Outlives every thread that tries to join it: the next join would find it gone. */
+static void *c_target_main(void *arg)
+{
+	while (!atomic_load(&c_target_end))
+		sleep_ns(100000);
+	return arg;
+}
 
 static void c_cleanup(void *arg)
 {
@@ -302,7 +311,7 @@ CASE_STRESS(cancel_blocking)
 
 	CHECK_EQ(pipe(c_pipe), 0);
 	CHECK_EQ(sem_init(&c_sem, 0, 0), 0);
-	c_target = spawn(wait_go, NULL);
+	c_target = spawn(c_target_main, NULL);
 	for (intptr_t i = 0; i < CANCEL_KINDS; i++)
 		t[i] = spawn(cancel_in, (void *)i);
 	AWAIT(&c_in, CANCEL_KINDS);
@@ -312,7 +321,7 @@ CASE_STRESS(cancel_blocking)
 	for (int i = 0; i < CANCEL_KINDS; i++)
 		CHECK(join(t[i]) == PTHREAD_CANCELED);
 	CHECK_EQ(atomic_load(&c_cleaned), CANCEL_KINDS);
-	atomic_store(&go, 1);
+	atomic_store(&c_target_end, 1);
 	join(c_target);
 }
 
@@ -342,7 +351,7 @@ CASE_STRESS(cancel_disabled)
 
 	CHECK_EQ(pipe(c_pipe), 0);
 	CHECK_EQ(sem_init(&c_sem, 0, 0), 0);
-	c_target = spawn(wait_go, NULL);
+	c_target = spawn(c_target_main, NULL);
 	for (intptr_t i = 0; i < CANCEL_KINDS; i++)
 		t[i] = spawn(cancel_early, (void *)i);
 	AWAIT(&c_in, CANCEL_KINDS);
@@ -354,6 +363,7 @@ CASE_STRESS(cancel_disabled)
 	for (int i = 0; i < CANCEL_KINDS; i++)
 		CHECK(join(t[i]) == PTHREAD_CANCELED);
 	CHECK_EQ(atomic_load(&c_cleaned), 2 * CANCEL_KINDS);
+	atomic_store(&c_target_end, 1);
 	join(c_target);
 }
 

@@ -154,6 +154,25 @@ static int try_spinning(lot_try_fn *try, void *obj)
 	return r;
 }
 
+// A waiter that needs no wake-up any more leaves. If a waker had it already, that wake-up was meant for
+// whoever comes next.
+static void leave_and_pass_on(struct g *gp, const void *obj, int kind, bool parked)
+{
+	if (lot_leave(gp)) {
+		if (parked)
+			gounpark(gp);
+		return;
+	}
+	if (parked)
+		park_wait(gp, NULL, 0);
+	else
+		lot_absorb(gp);
+	if (kind == LOT_ANY)
+		lot_wake(obj, 1);
+	else
+		lot_wake_rwlock(obj);
+}
+
 int lot_acquire(struct g *gp, void *obj, lot_try_fn *try, int kind, enum wait_reason why,
 		const struct deadline *until, unsigned flags)
 {
@@ -166,23 +185,21 @@ int lot_acquire(struct g *gp, void *obj, lot_try_fn *try, int kind, enum wait_re
 		lot_enqueue(gp, obj, kind);
 		r = try(obj); // after the count was raised; see the head of this file
 		if (r != EBUSY) {
-			if (!lot_leave(gp))
-				lot_absorb(gp);
+			leave_and_pass_on(gp, obj, kind, false);
 			return r;
 		}
 		if (until && os_deadline_passed(until)) {
-			if (lot_leave(gp))
-				return ETIMEDOUT;
-			lot_absorb(gp);
+			leave_and_pass_on(gp, obj, kind, false);
+			return ETIMEDOUT;
 		} else if (gopark_begin(gp, why)) {
 			for (;;) {
 				struct deadline look = os_deadline_in(interval);
 				bool last = false;
 
 				if (until) {
-					int64_t left = until->at.tv_sec - os_clock(until->clock) / 1000000000;
+					int64_t sec = until->at.tv_sec - os_clock(until->clock) / 1000000000;
 
-					last = left * 1000000000 < interval || left <= 0;
+					last = sec <= interval / 1000000000;
 				}
 				int ended = -park_wait(gp, last ? until : &look, flags);
 
@@ -196,10 +213,7 @@ int lot_acquire(struct g *gp, void *obj, lot_try_fn *try, int kind, enum wait_re
 						interval *= 2;
 					continue;
 				}
-				if (lot_leave(gp))
-					gounpark(gp);
-				else
-					park_wait(gp, NULL, 0);
+				leave_and_pass_on(gp, obj, kind, true);
 				return r == EBUSY ? ended : r;
 			}
 		}
@@ -255,32 +269,50 @@ int lot_wake_rwlock(const void *addr)
 	return ready_all(take(addr, INT32_MAX, true));
 }
 
-int lot_requeue(const void *cond)
+// Move a waiter that take() returned to the queue of its mutex, as one that was signalled.
+static void move_to_mutex(struct g *gp)
 {
-	struct g *list = take(cond, INT32_MAX, false), *rest, *next;
-	int n = 0;
+	struct bucket *b = bucket_of(gp->waitmutex);
+
+	bucket_lock(b);
+	gp->waitkind = LOT_ANY;
+	gp->waitmoved = true;
+	append(b, gp, gp->waitmutex);
+	bucket_unlock(b);
+}
+
+bool lot_signal(const void *cond, const void *held)
+{
+	struct g *gp = take(cond, 1, false);
+
+	if (!gp)
+		return false;
+	if (held && gp->waitmutex == held)
+		move_to_mutex(gp);
+	else
+		goready(gp);
+	return true;
+}
+
+bool lot_broadcast(const void *cond, const void *held)
+{
+	struct g *list = take(cond, INT32_MAX, false), *gp, *next;
 
 	if (!list)
-		return 0;
-	for (rest = list->waitnext; rest; rest = next, n++) {
-		const void *mutex = rest->waitmutex;
-
-		next = rest->waitnext;
-		if (mutex) {
-			struct bucket *b = bucket_of(mutex);
-
-			bucket_lock(b);
-			rest->waitkind = LOT_ANY;
-			rest->waitmoved = true;
-			append(b, rest, mutex);
-			bucket_unlock(b);
-		} else {
-			goready(rest);
-		}
+		return false;
+	for (gp = list->waitnext; gp; gp = next) {
+		next = gp->waitnext;
+		if (gp->waitmutex)
+			move_to_mutex(gp);
+		else
+			goready(gp);
 	}
-	// Readied last: its unlock of the mutex must find the others queued.
-	goready(list);
-	return n + 1;
+	// Last: if it is readied, its unlock of the mutex must find the others queued.
+	if (held && list->waitmutex == held)
+		move_to_mutex(list);
+	else
+		goready(list);
+	return true;
 }
 
 bool lot_barrier(struct g *gp, const void *addr, unsigned count)

@@ -21,6 +21,9 @@
 //  - idle P against new work: pidleput raises npidle, then looks at the queues; goready queues, then
 //    looks at npidle. Both pairs are separated by a locked instruction, so at least one sees the other.
 //  - parking against readying: gp->park. A goready that comes before gopark_begin's CAS leaves a token.
+//  - parking against signals: between giving the P up and the wait, a handler must not find a thread that
+//    seems to run. gp->waiting is set in the same critical section. (Once it was not, and a preemption signal
+//    in the gap merged two grants into one: a G that slept with a P.)
 //  - a timed-out waiter against its waker: decided by who removes it from the parking lot.
 //
 // Strays. A G in G_RUNNING that holds no P: it came back from a blocking call on credit, or sysmon retook
@@ -230,6 +233,7 @@ bool gopark_begin(struct g *gp, enum wait_reason why)
 	// From here on a granter may write gp's scheduling fields.
 	if (pp)
 		schedule(pp);
+	gp->waiting = true;
 	critical_leave();
 	return true;
 }
@@ -243,7 +247,7 @@ int park_wait(struct g *gp, const struct deadline *until, unsigned flags)
 	uint32_t n, any = gp->sigcount, norestart = gp->signorestart;
 	int r = 0;
 
-	gp->waiting = true;
+	gp->waiting = true; // the callers have set it where no signal could come between
 	compiler_barrier();
 	for (;;) {
 		n = load_acquire(&gp->note); // pairs with fetch_or in grant: gp->p and pseq are set
@@ -295,6 +299,7 @@ static void queue_for_p(struct g *gp)
 	ready(NULL, gp, false);
 	wakep();
 	sysmon_kick();
+	gp->waiting = true;
 	critical_leave();
 	park_wait(gp, NULL, 0);
 }
@@ -369,6 +374,8 @@ void gosched(struct g *gp, enum g_status as)
 	store_relaxed(&gp->status, as);
 	ready(NULL, gp, false);
 	schedule(pp);
+	sysmon_kick();
+	gp->waiting = true;
 	critical_leave();
 	park_wait(gp, NULL, 0);
 }

@@ -120,9 +120,11 @@ bool lot_has_waiters(const void *addr); // may say yes for another address, neve
 					// caller's release was a locked instruction before it
 int lot_wake(const void *addr, int n);	// ready up to n waiters in FIFO order; signal-safe
 int lot_wake_rwlock(const void *addr);	// the first writer, or all readers before it
-// Wake the first waiter of cond and move the others to the queues of their mutexes (gp->waitmutex;
-// those without are woken too).
-int lot_requeue(const void *cond);
+// Signal a condition variable. held: the mutex that the caller holds, or NULL; a waiter that will need
+// it is not woken but moved to its queue, and readied by the unlock. broadcast moves all waiters but the
+// first in any case, each to the queue of its own mutex. False: there was no waiter.
+bool lot_signal(const void *cond, const void *held);
+bool lot_broadcast(const void *cond, const void *held);
 // Arrive at a barrier for count: true for the one that completes the round and has woken the others;
 // the others return false after the round, having parked.
 bool lot_barrier(struct g *gp, const void *addr, unsigned count);

@@ -95,14 +95,15 @@ struct g {
 
 	// Parking lot (park.c). Protected by the lock of the bucket of waitaddr.
 	const void *waitaddr; // what it is queued for; NULL: not queued
-	const void *waitmutex; // on a condition variable: where lot_requeue may move it, or NULL
+	const void *waitmutex; // on a condition variable: where a signal may move it, or NULL
 	uint8_t waitkind;     // LOT_*
-	bool waitmoved;	      // lot_requeue moved it: it has been signalled, no deadline counts
+	bool waitmoved;	      // it was moved there by lot_signal or lot_broadcast: it has been signalled, no deadline counts
 	struct g *waitnext, *waitprev;
 
 	// Preemption. Go's m.locks, m.preemptGen, m.signalPending.
 	bool preempt;		 // asked to yield at the next interposed call; set by sysmon
 	uint32_t locks;		 // interposed locks held; owner only
+	const void *held;	 // the mutex locked last, until it is unlocked; owner only
 	uint32_t signal_pending; // 1: a preemption signal is on its way; sysmon sets, the handler clears
 	uint32_t preempt_gen;	 // signals handled
 	bool waiting;		 // asleep in park_wait: the program's handlers may run, without a P

@@ -88,18 +88,22 @@ EXPORT int pthread_cond_clockwait(pthread_cond_t *c, pthread_mutex_t *m, clockid
 }
 COMPAT(pthread_cond_clockwait, 2_30, "GLIBC_2.30");
 
-// A waiter queued before it let go of the mutex, so whoever held the mutex since sees the count.
+// A waiter is queued before it lets go of the mutex, so whoever held that since sees the count.
 EXPORT int pthread_cond_signal(pthread_cond_t *c)
 {
-	if (lot_has_waiters(c) && lot_wake(c, 1))
+	struct g *gp = getg();
+
+	if (lot_has_waiters(c) && lot_signal(c, gp ? gp->held : NULL))
 		return 0;
 	return is_shared(c) || glibc_has_waiters(c) ? REAL(pthread_cond_signal)(c) : 0;
 }
 
 EXPORT int pthread_cond_broadcast(pthread_cond_t *c)
 {
+	struct g *gp = getg();
+
 	if (lot_has_waiters(c))
-		lot_requeue(c);
+		lot_broadcast(c, gp ? gp->held : NULL);
 	return is_shared(c) || glibc_has_waiters(c) ? REAL(pthread_cond_broadcast)(c) : 0;
 }
 

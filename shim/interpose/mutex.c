@@ -39,6 +39,13 @@ static bool took(int r)
 	return r == 0 || r == EOWNERDEAD;
 }
 
+// glibc's own path was taken.
+static int count_lock(struct g *gp, int r)
+{
+	gp->locks += took(r);
+	return r;
+}
+
 // r: what the first try said. gp->locks counts the lock already; it does not when this fails.
 __attribute__((noinline)) static int lock_slow(struct g *gp, pthread_mutex_t *m, int r, clockid_t clock,
 					       const struct timespec *abs)
@@ -52,18 +59,13 @@ __attribute__((noinline)) static int lock_slow(struct g *gp, pthread_mutex_t *m,
 		return r;
 	if (deadlocks(gp, m))
 		return EDEADLK;
-	if (mutex_is_glibcs(m)) {
-		if (abs)
-			r = WILL_BLOCK(REAL(pthread_mutex_clocklock)(m, clock, abs));
-		else
-			r = WILL_BLOCK(REAL(pthread_mutex_lock)(m));
-	} else {
-		if (abs && !deadline_from(&until, clock, abs))
-			return EINVAL;
-		r = lot_acquire(gp, m, try, LOT_ANY, WAIT_MUTEX, abs ? &until : NULL, 0);
-	}
-	if (took(r))
+	if (abs && !deadline_from(&until, clock, abs))
+		return EINVAL;
+	r = lot_acquire(gp, m, try, LOT_ANY, WAIT_MUTEX, abs ? &until : NULL, 0);
+	if (took(r)) {
 		gp->locks++;
+		gp->held = m;
+	}
 	return r;
 }
 
@@ -74,11 +76,15 @@ EXPORT int pthread_mutex_lock(pthread_mutex_t *m)
 
 	if (unlikely(!gp))
 		return REAL(pthread_mutex_lock)(m);
+	if (unlikely(mutex_is_glibcs(m)))
+		return count_lock(gp, MAY_BLOCK(REAL(pthread_mutex_lock)(m)));
 	gp->locks++; // before the try: a preemption right after it must already see a holder
 	compiler_barrier();
 	r = REAL(pthread_mutex_trylock)(m);
-	if (likely(r == 0))
+	if (likely(r == 0)) {
+		gp->held = m;
 		return 0;
+	}
 	return lock_slow(gp, m, r, 0, NULL);
 }
 ALIAS(__pthread_mutex_lock, pthread_mutex_lock);
@@ -108,6 +114,8 @@ EXPORT int pthread_mutex_clocklock(pthread_mutex_t *m, clockid_t clock, const st
 
 	if (!gp || (clock != CLOCK_REALTIME && clock != CLOCK_MONOTONIC))
 		return REAL(pthread_mutex_clocklock)(m, clock, abs);
+	if (mutex_is_glibcs(m))
+		return count_lock(gp, MAY_BLOCK(REAL(pthread_mutex_clocklock)(m, clock, abs)));
 	gp->locks++;
 	compiler_barrier();
 	return lock_slow(gp, m, REAL(pthread_mutex_trylock)(m), clock, abs);
@@ -120,6 +128,8 @@ EXPORT int pthread_mutex_timedlock(pthread_mutex_t *m, const struct timespec *ab
 
 	if (!gp)
 		return REAL(pthread_mutex_timedlock)(m, abs);
+	if (mutex_is_glibcs(m))
+		return count_lock(gp, MAY_BLOCK(REAL(pthread_mutex_timedlock)(m, abs)));
 	gp->locks++;
 	compiler_barrier();
 	return lock_slow(gp, m, REAL(pthread_mutex_trylock)(m), CLOCK_REALTIME, abs);
@@ -133,6 +143,8 @@ static inline int unlocked(int r, const void *m)
 
 	if (unlikely(r != 0))
 		return r;
+	if (gp && gp->held == m)
+		gp->held = NULL;
 	if (unlikely(lot_has_waiters(m)))
 		lot_wake(m, 1);
 	if (likely(gp && gp->locks) && --gp->locks == 0)

@@ -100,6 +100,7 @@ static struct g *newproc(void *(*start)(void *), void *arg)
 	}
 	gp->start = start;
 	gp->arg = arg;
+	gp->urg_blocked = tls.self && tls.self->urg_blocked; // the mask is inherited
 	return gp;
 }
 

@@ -1,8 +1,10 @@
 // spin.c: pthread_spin_*.
 //
 // A spin lock's waiter does not park: sections are short, and the unlock is a plain store, after which
-// a look for waiters would need a fence. It spins a little, for a holder on another P, and then yields its
-// P when somebody else could use it. Holders are not preempted (gp->locks), so yielding is rare.
+// a look for waiters would need a fence. It spins, for a holder that runs on another P: holders are not
+// preempted (gp->locks). Only a long wait says that the holder does not run, and then the P is
+// better given to somebody else. Yielding sooner would be unfair: between two Ps the lock is won by chance,
+// and who yields on losing gives a whole slice away for it.
 
 #include <pthread.h>
 
@@ -12,18 +14,24 @@ REAL_FN(pthread_spin_lock);
 REAL_FN(pthread_spin_trylock);
 REAL_FN(pthread_spin_unlock);
 
-enum { SPINS = 20 }; // PAUSEs between looks at demand: about 1 us on current x86
+enum {
+	PAUSES = 20, // between looks at the P: about 1 us on current x86
+	LOOKS = 20,  // at the lock per PAUSE: the holder of before takes a free lock within some 10 ns,
+		     // while a PAUSE lasts 50; a waiter that mostly pauses would hardly ever win
+	ROUNDS = 50, // until the holder is taken to be off its CPU
+};
 
 __attribute__((noinline)) static int lock_slow(struct g *gp, pthread_spinlock_t *l)
 {
-	for (;;) {
-		for (int i = 0; i < SPINS; i++) {
+	for (int round = 1;; round++) {
+		for (int i = 0; i < PAUSES; i++) {
 			cpu_relax();
-			if (load_relaxed(l) > 0 && REAL(pthread_spin_trylock)(l) == 0)
-				return 0;
+			for (int k = 0; k < LOOKS; k++)
+				if (load_relaxed(l) > 0 && REAL(pthread_spin_trylock)(l) == 0)
+					return 0;
 		}
 		gp->locks--;
-		if (demand()) {
+		if (round % ROUNDS == 0 && demand()) {
 			STAT(spin_yields);
 			gosched(gp, G_RUNNABLE);
 		} else {

@@ -110,6 +110,7 @@ bool shim_activate(void)
 		g_free(gp);
 		return give_up("starting sysmon", r);
 	}
+	preempt_init();
 	signal_activate();
 	gp->self = pthread_self();
 	signal_thread_start(gp);

@@ -6,9 +6,12 @@
 // whole state, so this is right for any code; it costs the signal frame while parked.
 //
 // The delicate race: a signal that arrives just as its target enters a blocking call would make that
-// call fail with EINTR. preempt_m publishes signal_pending, then looks at the P word (or status) again;
-// entersyscall changes the word, then looks at signal_pending and waits until the signal has arrived.
+// call fail with EINTR. preempt_m publishes signal_pending, then looks at the status; entersyscall sets the
+// status, then looks at signal_pending and waits until the signal has arrived. Both need a full barrier
+// between their two steps. preempt_m has it for both: membarrier(2) makes every running thread of the process
+// execute one. Where the kernel has no membarrier, entersyscall uses a locked instruction.
 
+#include <linux/membarrier.h>
 #include <sys/syscall.h>
 
 #include "shim.h"
@@ -18,18 +21,22 @@ bool preempt_m(struct g *gp, const struct p *pp, uint64_t word)
 {
 	if (!cas(&gp->signal_pending, 0, 1)) // at most one on its way; pairs with entersyscall
 		return false;
-	if (pp ? load_seq_cst(&pp->word) != word // after the CAS; pairs with entersyscall's CAS
-	       : load_seq_cst(&gp->status) != G_RUNNING || // after the CAS; pairs with its xchg
-			 os_tgkill(gp->tid, 0) < 0) {
-		store_relaxed(&gp->signal_pending, 0);
-		return false;
-	}
-	if (os_tgkill(gp->tid, config.signal) < 0) {
+	if (sched.membarrier)
+		sys3(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0);
+	if (load_seq_cst(&gp->status) != G_RUNNING || // after the barrier; pairs with entersyscall
+	    (pp && load_seq_cst(&pp->word) != word) || // as above; pairs with pin's CAS
+	    os_tgkill(gp->tid, config.signal) < 0) {
 		store_relaxed(&gp->signal_pending, 0);
 		return false;
 	}
 	STAT(signals_sent);
 	return true;
+}
+
+void preempt_init(void)
+{
+	sched.membarrier =
+		sys3(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0) == 0;
 }
 
 // Bounded: the thread may have the signal blocked by means we do not see; then it stays pending and does

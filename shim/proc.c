@@ -13,9 +13,9 @@
 // A grant is direct: the releaser picks the next G, writes its fields and wakes exactly that thread.
 // Nobody is ever woken in order to look for a P.
 //
-// Rejected: a plain store for entersyscall, as Go's C-era scheduler has. sysmon must be able to take a P
-// in P_RUNNING too (holder blocked in a call that no interposer saw), and then the store could overwrite
-// its decision. The CAS costs some 5 ns per blocking call.
+// Rejected: P_SYSCALL as a state of the P, entered and left by the G, as Go's C-era scheduler has. sysmon
+// must be able to take a P in P_RUNNING too (holder blocked in a call that no interposer saw), so entering
+// and leaving would each need a CAS: 25 ns for a read and a write of 360. Newer Go moved it to the G, too.
 //
 // The delicate races:
 //  - idle P against new work: pidleput raises npidle, then looks at the queues; goready queues, then
@@ -86,9 +86,6 @@ struct p *pin(struct g *gp)
 		return NULL;
 	if (likely(cas(&pp->word, gp->pseq | P_RUNNING, gp->pseq | P_SCHED))) // against sysmon's retakep
 		return pp;
-	// In P_SYSCALL here: an exception, a cancellation or longjmp left the call without exitsyscall.
-	if (cas(&pp->word, gp->pseq | P_SYSCALL, gp->pseq | P_SCHED)) // against sysmon's retakep
-		return pp;
 	gp->p = NULL;
 	return NULL;
 }
@@ -101,7 +98,7 @@ static void unpin(struct g *gp, struct p *pp)
 // sysmon: take a P away from its holder. True: the caller has it pinned.
 bool retakep(struct p *pp, uint64_t word)
 {
-	return cas(&pp->word, word, P_SEQ(word) | P_SCHED); // against exitsyscall and pin
+	return cas(&pp->word, word, P_SEQ(word) | P_SCHED); // against pin
 }
 
 // Give a pinned P to gp, whose thread is the caller or asleep. A new generation begins: every
@@ -294,6 +291,12 @@ static void queue_for_p(struct g *gp)
 		return;
 	}
 	gp->p = NULL;
+	if (unlikely(load_relaxed(&sched.open))) {
+		store_relaxed(&gp->preempt, false);
+		store_relaxed(&gp->status, G_RUNNING);
+		critical_leave();
+		return;
+	}
 	gp->runnable_since = now;
 	store_relaxed(&gp->status, G_RUNNABLE);
 	ready(NULL, gp, false);
@@ -394,24 +397,15 @@ void preempt_check_slow(struct g *gp)
 
 // --- system calls -----------------------------------------------------------------------------------
 
-// About to make a call that may block. The P stays attached, but sysmon may retake it.
-// The status is set first: from then on the preemption handler leaves this thread alone, so gp->p and
-// gp->pseq are stable.
-void entersyscall(struct g *gp)
-{
-	struct p *pp;
+// entersyscall and exitsyscall are in shim.h: each a store and a load. A call that may block keeps its P,
+// and only gp->status says that it is in one; sysmon may retake the P then. A G that comes back at that
+// very moment may miss it and run on: it is a stray, and sysmon has set gp->preempt, so its next interposed
+// call queues. Nobody else notices: every real step with a P is a CAS on its word.
 
-	store_relaxed(&gp->status, G_SYSCALL);
-	compiler_barrier();
-	pp = gp->p;
-	if (unlikely(!pp || !cas(&pp->word, gp->pseq | P_RUNNING, // against sysmon's opaque retake
-				 gp->pseq | P_SYSCALL))) {
-		if (pp && load_relaxed(&pp->word) != (gp->pseq | P_SYSCALL))
-			gp->p = NULL;
-		xchg(&gp->status, G_SYSCALL); // a stray has no P word to CAS; pairs with preempt_m
-	}
-	if (unlikely(load_relaxed(&gp->signal_pending))) // after the CAS; pairs with preempt_m
-		preempt_drain(gp);
+// A preemption signal may be on its way: wait for it here, where it does no harm.
+void entersyscall_slow(struct g *gp)
+{
+	preempt_drain(gp);
 }
 
 // About to make a call that will block: hand the P on at once.
@@ -426,20 +420,16 @@ void entersyscallblock(struct g *gp)
 	gp->p = NULL;
 	store_relaxed(&gp->status, G_SYSCALL);
 	if (pp)
-		handoffp(pp);
+		handoffp(pp); // no P from here on; nobody but this thread changes that
 	critical_leave();
-	if (unlikely(load_relaxed(&gp->signal_pending))) // after pin's CAS; pairs with preempt_m
-		preempt_drain(gp);
+	entersyscall(gp);
 }
 
-static void exitsyscall_slow(struct g *gp)
+// The P is gone: take an idle one, run on credit, or queue. gp->status is G_RUNNING already.
+void exitsyscall_slow(struct g *gp)
 {
-	struct p *pp = gp->p;
+	struct p *pp;
 
-	if (pp && load_relaxed(&pp->word) == (gp->pseq | P_RUNNING)) { // a nested call came back first
-		store_relaxed(&gp->status, G_RUNNING);
-		return;
-	}
 	critical_enter();
 	gp->p = NULL;
 	pp = pidleget();
@@ -449,7 +439,7 @@ static void exitsyscall_slow(struct g *gp)
 		return;
 	}
 	critical_leave();
-	if (config.credit && !config.asyncpreemptoff) {
+	if ((config.credit && !config.asyncpreemptoff) || load_relaxed(&sched.open)) {
 		// On credit: most bursts between two blocking calls are shorter than a switch. sysmon
 		// ends it when it lasts too long and someone waits.
 		STAT(credit_runs);
@@ -461,22 +451,6 @@ static void exitsyscall_slow(struct g *gp)
 		return;
 	}
 	queue_for_p(gp);
-}
-
-// Back from the call. Keeps errno.
-void exitsyscall(struct g *gp)
-{
-	struct p *pp = gp->p;
-
-	if (likely(pp) && likely(cas(&pp->word, gp->pseq | P_SYSCALL, // against sysmon's retakep
-				     gp->pseq | P_RUNNING))) {
-		store_relaxed(&pp->syscalltick, pp->syscalltick + 1);
-		compiler_barrier();
-		store_relaxed(&gp->status, G_RUNNING);
-	} else {
-		exitsyscall_slow(gp);
-	}
-	preempt_check(gp);
 }
 
 // --- life of a G ----------------------------------------------------------------------------------
@@ -564,6 +538,8 @@ void sched_reset_in_child(void)
 	if (sched.allp)
 		os_munmap(sched.allp, sizeof(struct p) * MAX_PROCS);
 	sched.allp = NULL;
+	sched.open = false;
+	sched.start_time = 0;
 	store_relaxed(&sched.active, PHASE_DORMANT);
 }
 
@@ -605,6 +581,13 @@ void procresize(int nprocs)
 	}
 	wakep();
 	critical_leave();
+}
+
+// There is no sysmon (any more): nobody waits for a P from here on. Those who do, get new ones.
+void sched_open(void)
+{
+	store_relaxed(&sched.open, true);
+	procresize(MAX_PROCS);
 }
 
 // A handler of the program that ran on top of a wait or a system call is leaving by longjmp: end what it

@@ -71,8 +71,9 @@ enum { PARK_CANCEL = 1, PARK_EINTR = 2, PARK_EINTR_ANY = 4 }; // what ends a wai
 int park_wait(struct g *gp, const struct deadline *until, unsigned flags);
 void gounpark(struct g *gp); // own thread, parked and in no queue: get a P again
 void goready(struct g *gp);  // signal-safe
-void entersyscall(struct g *gp);
-void exitsyscall(struct g *gp);
+void entersyscall_slow(struct g *gp);
+void exitsyscall_slow(struct g *gp);
+void sched_open(void); // no sysmon: let everybody run
 void entersyscallblock(struct g *gp);
 void handoffp(struct p *pp); // pp pinned: give it to whom it is due, or let it idle
 bool retakep(struct p *pp, uint64_t word); // CAS word away; true: pp is pinned by the caller
@@ -92,12 +93,39 @@ static inline void preempt_check(struct g *gp)
 		preempt_check_slow(gp);
 }
 
+// About to make a call that may block. The P stays, but sysmon may retake it. Keeps errno.
+static inline void entersyscall(struct g *gp)
+{
+	store_relaxed(&gp->status, G_SYSCALL);
+	if (unlikely(!sched.membarrier))
+		(void)xchg(&gp->status, G_SYSCALL); // full barrier; else preempt_m's membarrier is ours too
+	compiler_barrier();
+	if (unlikely(load_relaxed(&gp->signal_pending)))
+		entersyscall_slow(gp);
+}
+
+// Back from it, or from entersyscallblock. Keeps errno.
+static inline void exitsyscall(struct g *gp)
+{
+	struct p *pp = gp->p;
+
+	compiler_barrier();
+	if (likely(pp) && likely(load_relaxed(&pp->word) == (gp->pseq | P_RUNNING))) {
+		store_relaxed(&pp->syscalltick, pp->syscalltick + 1);
+		store_relaxed(&gp->status, G_RUNNING);
+	} else {
+		exitsyscall_slow(gp);
+	}
+	preempt_check(gp);
+}
+
 // --- sysmon.c ---------------------------------------------------------------------------------
 int sysmon_start(void); // 0 or -errno
 void sysmon_kick(void); // there is demand (again): wake if in deep sleep; signal-safe
 void sysmon_reset_in_child(void);
 
 // --- preempt.c --------------------------------------------------------------------------------
+void preempt_init(void); // before there is a second thread
 bool preempt_m(struct g *gp, const struct p *pp, uint64_t word); // true: a signal was sent
 void preempt_handler(int sig, siginfo_t *info, void *uc);
 void preempt_drain(struct g *gp); // wait, bounded, until a signal on its way has arrived

@@ -64,9 +64,9 @@ static bool blocked_unseen(struct g *gp, uint64_t word)
 
 static void take_and_hand_off(struct p *pp, uint64_t word, struct g *gp, uint64_t *count)
 {
-	(void)gp;
 	critical_enter();
 	if (retakep(pp, word)) {
+		store_relaxed(&gp->preempt, true); // in case it comes back unaware: then it queues
 		store_relaxed(&pp->syscalltick, pp->syscalltick + 1);
 		count_relaxed(count, 1);
 		mon.retook = true;
@@ -76,13 +76,10 @@ static void take_and_hand_off(struct p *pp, uint64_t word, struct g *gp, uint64_
 }
 
 // A P whose G runs: end its slice. Returns when to look again.
-static int64_t watch_running(struct p *pp, uint64_t word, int64_t now)
+static int64_t watch_running(struct p *pp, uint64_t word, struct g *gp, int64_t now)
 {
-	struct g *gp = load_relaxed(&pp->g);
 	int64_t end, next;
 
-	if (!gp)
-		return now + mon.tick;
 	if (pp->sysmon.schedtick != load_relaxed(&pp->schedtick)) {
 		pp->sysmon.schedtick = load_relaxed(&pp->schedtick);
 		pp->sysmon.next_signal = 0;
@@ -90,7 +87,6 @@ static int64_t watch_running(struct p *pp, uint64_t word, int64_t now)
 		pp->sysmon.requested = pp->sysmon.spared = false;
 	}
 	if (blocked_unseen(gp, word)) {
-		store_relaxed(&gp->preempt, true); // so that it queues when it comes back
 		take_and_hand_off(pp, word, gp, &stats.retakes_opaque);
 		return now + mon.tick;
 	}
@@ -132,7 +128,7 @@ static int64_t watch_running(struct p *pp, uint64_t word, int64_t now)
 
 // A P whose G is in a system call: retake it after one full tick. Go's exception: when nothing is queued
 // here and other Ps idle, leave it for 10 ms.
-static int64_t watch_syscall(struct p *pp, uint64_t word, int64_t now)
+static int64_t watch_syscall(struct p *pp, uint64_t word, struct g *gp, int64_t now)
 {
 	uint32_t tick = load_relaxed(&pp->syscalltick);
 
@@ -146,7 +142,7 @@ static int64_t watch_syscall(struct p *pp, uint64_t word, int64_t now)
 		return pp->sysmon.syscallwhen + RETAKE_AFTER;
 	if (runqempty(pp) && load_relaxed(&sched.npidle) > 0 && now < pp->sysmon.syscallwhen + 10 * MS)
 		return pp->sysmon.syscallwhen + 10 * MS;
-	take_and_hand_off(pp, word, NULL, &stats.retakes_syscall);
+	take_and_hand_off(pp, word, gp, &stats.retakes_syscall);
 	return now + mon.tick;
 }
 
@@ -159,19 +155,14 @@ static int64_t retake(int64_t now)
 		struct p *pp = &sched.allp[i];
 		uint64_t word = load_acquire(&pp->word); // pairs with wirep: pp->g is its holder
 
-		switch (P_STATE(word)) {
-		case P_RUNNING:
-			next = earlier(next, watch_running(pp, word, now));
-			break;
-		case P_SYSCALL:
-			next = earlier(next, watch_syscall(pp, word, now));
-			break;
-		case P_IDLE:
-		case P_STOPPED:
-		case P_DEAD:
-		case P_SCHED:
-			break;
-		}
+		struct g *gp = load_relaxed(&pp->g);
+
+		if (P_STATE(word) != P_RUNNING || !gp)
+			continue;
+		if (load_relaxed(&gp->status) == G_SYSCALL)
+			next = earlier(next, watch_syscall(pp, word, gp, now));
+		else
+			next = earlier(next, watch_running(pp, word, gp, now));
 	}
 	return next;
 }

@@ -17,7 +17,7 @@
 //   G_RUNNABLE  wants a P and sits in exactly one run queue; whoever dequeues it must grant it a P.
 //   G_RUNNING   runs application code, or was just granted a P and is about to. Owned by its
 //               thread. Holds gp->p, or no P at all: a stray, on credit or retaken (proc.c).
-//   G_SYSCALL   in a call that may block. Owned by its thread. gp->p is in P_SYSCALL or NULL.
+//   G_SYSCALL   in a call that may block. Owned by its thread. It may hold a P, which sysmon may retake.
 //   G_WAITING   parked, in no run queue; only the goready that wins gp->park, or its own thread
 //               after a timeout, moves it on.
 //   G_DEAD      its thread has left the scheduler; memory goes to the free list.
@@ -36,8 +36,7 @@ enum g_status {
 //   P_IDLE    in sched.pidle; taken from there under sched.lock.
 //   P_RUNNING held by the G that remembers this word; that G moves it on by CAS. sysmon may CAS it
 //             away when the holder is blocked in the kernel where no interposer saw it.
-//   P_SYSCALL its G is in a call that may block. The G (exitsyscall) and sysmon (retake) race one
-//             CAS; the loser moves on.
+//   P_SYSCALL not used: as in newer Go, being in a system call is a state of the G.
 //   P_STOPPED reserved for stop-the-world.
 //   P_DEAD    above nprocs after procresize; in no list.
 //   P_SCHED   pinned: one thread is inside the scheduler with it and has it to itself.
@@ -135,7 +134,7 @@ struct g {
 // P_SCHED owns the rest; runq may besides be stolen from by anyone through runqhead.
 struct p {
 	uint64_t word;
-	struct g *g; // holder in P_RUNNING and P_SYSCALL
+	struct g *g; // holder in P_RUNNING
 	uint32_t schedtick;
 	uint32_t syscalltick;
 	int64_t slice_start; // ns; when the running slice began (inherited through runnext)
@@ -177,6 +176,8 @@ struct sched {
 	int32_t demand;	 // Gs in run queues; counted after the put, so it may dip below 0
 	uint32_t nprocs_made; // Ps ever initialised
 	uint32_t active; // enum phase
+	bool open;	 // no sysmon: nobody is kept waiting for a P
+	bool membarrier; // the kernel has it; entersyscall needs no barrier of its own
 	int pid;
 	int64_t start_time;
 	struct p *allp; // MAX_PROCS, memory touched as used

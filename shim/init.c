@@ -50,6 +50,7 @@ __attribute__((constructor)) static void init(void)
 	bad = env_read(getenv_secure, environ);
 	if (bad && config.strict)
 		_exit(127);
+	signal_movable = !secure_getenv("PREEMPT_SIGNAL");
 	off = config.off;
 	errno = saved;
 }

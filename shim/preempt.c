@@ -16,6 +16,22 @@
 
 #include "shim.h"
 
+// The mark: queued, with a pointer that only we have. (SI_TKILL and the own pid, as Go tells its signals,
+// would also be the program's pthread_kill.) The kernel takes a negative si_code from user space.
+static int send(int tid)
+{
+	siginfo_t info = {.si_signo = config.signal, .si_code = SI_QUEUE};
+
+	info.si_pid = sched.pid;
+	info.si_value.sival_ptr = &sched;
+	return (int)sys4(SYS_rt_tgsigqueueinfo, sched.pid, tid, config.signal, &info);
+}
+
+bool preempt_is_ours(const siginfo_t *info)
+{
+	return info->si_code == SI_QUEUE && info->si_value.sival_ptr == &sched;
+}
+
 // sysmon: send one signal, if gp still holds pp under word (pp NULL: still runs without a P).
 bool preempt_m(struct g *gp, const struct p *pp, uint64_t word)
 {
@@ -25,7 +41,7 @@ bool preempt_m(struct g *gp, const struct p *pp, uint64_t word)
 		sys3(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0);
 	if (load_seq_cst(&gp->status) != G_RUNNING || // after the barrier; pairs with entersyscall
 	    (pp && load_seq_cst(&pp->word) != word) || // as above; pairs with pin's CAS
-	    os_tgkill(gp->tid, config.signal) < 0) {
+	    send(gp->tid) < 0) {
 		store_relaxed(&gp->signal_pending, 0);
 		return false;
 	}
@@ -73,11 +89,12 @@ void preempt_handler(int sig, siginfo_t *info, void *uc)
 {
 	struct g *gp = tls.self;
 
-	if (info->si_code != SI_TKILL || info->si_pid != sched.pid || !gp ||
-	    xchg(&gp->signal_pending, 0) != 1) { // pairs with preempt_m
+	if (!preempt_is_ours(info)) {
 		signal_forward(sig, info, uc);
 		return;
 	}
+	if (!gp || xchg(&gp->signal_pending, 0) != 1) // pairs with preempt_m; late: given up meanwhile
+		return;
 	gp->preempt_gen++;
 	if (!can_preempt(tls.g))
 		return;

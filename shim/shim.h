@@ -121,12 +121,14 @@ static inline void exitsyscall(struct g *gp)
 
 // --- sysmon.c ---------------------------------------------------------------------------------
 int sysmon_start(void); // 0 or -errno
+bool sysmon_stop(void); // false: it is not there
 void sysmon_kick(void); // there is demand (again): wake if in deep sleep; signal-safe
 void sysmon_reset_in_child(void);
 
 // --- preempt.c --------------------------------------------------------------------------------
 void preempt_init(void); // before there is a second thread
 bool preempt_m(struct g *gp, const struct p *pp, uint64_t word); // true: a signal was sent
+bool preempt_is_ours(const siginfo_t *info);
 void preempt_handler(int sig, siginfo_t *info, void *uc);
 void preempt_drain(struct g *gp); // wait, bounded, until a signal on its way has arrived
 
@@ -159,6 +161,7 @@ bool lot_barrier(struct g *gp, const void *addr, unsigned count);
 void lot_reset_in_child(void);
 
 // --- signal.c ---------------------------------------------------------------------------------
+extern bool signal_movable; // the user did not choose the preemption signal
 void signal_activate(void); // take over handlers installed so far
 void signal_reset_in_child(void);
 // Kernel forms: return 0 or -errno.

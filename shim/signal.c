@@ -10,7 +10,11 @@
 //    again with its own siginfo and the mask restored. So at most one signal is held back per thread,
 //    and the kernel keeps the order of the others. (FreeBSD's libthr defers in the same place.)
 //  - On a thread without a P, tls.g is NULL while the handler runs: its calls pass straight through.
-//  - SIGURG (config.signal) that we did not send is handed to the program's handler.
+//  - The preemption signal carries a mark (preempt.c). One without it is handed to the program's handler.
+//  - A program that shows interest in SIGURG itself (sets a handler, blocks it) gets it back whole, with pending
+//    sets, signalfd and sigwait: we move to a free real-time signal. Sharing could not be exact: the kernel
+//    merges two pending SIGURGs, and one that we never really block is never pending for the program.
+//    Where the user chose PREEMPT_SIGNAL there is no move.
 // What the program asked for is kept in dispositions[] and read back from there.
 //
 // Rejected: masking signals around critical sections, two system calls on every slow path.
@@ -54,6 +58,33 @@ static int kernel_mask(int how, const uint64_t *set, uint64_t *old)
 static bool is_handler(const struct kernel_sigaction *ka)
 {
 	return (uintptr_t)ka->handler > 1; // neither SIG_DFL nor SIG_IGN
+}
+
+static const struct kernel_sigaction ours = {
+	.handler = preempt_handler,
+	.flags = SA_SIGINFO | SA_RESTART | SA_ONSTACK | SA_RESTORER_,
+	.restorer = restore_rt,
+	.mask = BIT(SIG_CANCEL), // a cancellation must not unwind through a forced park
+};
+
+bool signal_movable;
+
+static void install(int sig, const struct kernel_sigaction *ka);
+
+// Leave SIGURG to the program. table_lock must be held, or there is one thread.
+static void move_from_sigurg(void)
+{
+	if (!signal_movable || config.signal != SIGURG)
+		return;
+	for (int sig = NSIG_KERNEL - 2; sig > SIG_SETXID + 16; sig--) {
+		if (dispositions[sig].handler)
+			continue;
+		kernel_set(sig, &ours, NULL);
+		config.signal = sig;
+		install(SIGURG, &dispositions[SIGURG]);
+		log_line(LOG_INFO, "the program uses SIGURG: preempting with signal %d", sig);
+		return;
+	}
 }
 
 // --- delivery ---------------------------------------------------------------------------------------
@@ -137,6 +168,10 @@ static void enter_handler(int sig, siginfo_t *info, void *uc)
 		defer(info, uc);
 		return;
 	}
+	if (preempt_is_ours(info)) { // sent before we moved to another signal
+		preempt_handler(sig, info, uc);
+		return;
+	}
 	ka = dispositions[sig];
 	if (!is_handler(&ka))
 		return; // changed between delivery and here
@@ -188,12 +223,7 @@ static void install(int sig, const struct kernel_sigaction *ka)
 
 void signal_activate(void)
 {
-	struct kernel_sigaction ours = {
-		.handler = preempt_handler,
-		.flags = SA_SIGINFO | SA_RESTART | SA_ONSTACK | SA_RESTORER_,
-		.restorer = restore_rt,
-		.mask = BIT(SIG_CANCEL), // a cancellation must not unwind through a forced park
-	};
+	uint64_t mask = 0;
 
 	for (int sig = 1; sig <= NSIG_KERNEL; sig++) {
 		struct kernel_sigaction ka;
@@ -203,11 +233,13 @@ void signal_activate(void)
 		if (kernel_set(sig, NULL, &ka) < 0)
 			continue;
 		dispositions[sig] = ka;
-		if (sig == config.signal)
-			kernel_set(sig, &ours, NULL);
-		else if (is_handler(&ka))
+		if (sig != config.signal && is_handler(&ka))
 			install(sig, &ka);
 	}
+	kernel_mask(SIG_BLOCK, NULL, &mask);
+	if (is_handler(&dispositions[SIGURG]) || mask & BIT(SIGURG))
+		move_from_sigurg();
+	kernel_set(config.signal, &ours, NULL);
 }
 
 int signal_sigaction(int sig, const struct sigaction *act, struct sigaction *old)
@@ -232,6 +264,8 @@ int signal_sigaction(int sig, const struct sigaction *act, struct sigaction *old
 	was = dispositions[sig];
 	if (act) {
 		dispositions[sig] = ka;
+		if (sig == SIGURG && is_handler(&ka))
+			move_from_sigurg();
 		if (sig != config.signal)
 			install(sig, &ka);
 	}
@@ -252,13 +286,21 @@ int signal_sigaction(int sig, const struct sigaction *act, struct sigaction *old
 int signal_sigmask(int how, const sigset_t *set, sigset_t *old)
 {
 	struct g *gp = tls.self;
-	uint64_t want = 0, was = 0, bit = BIT(config.signal);
+	uint64_t want = 0, was = 0, bit;
 	int r;
 
 	if (set) {
 		memcpy(&want, set, sizeof want);
 		want &= ~(BIT(SIG_CANCEL) | BIT(SIG_SETXID)); // as libc does
+		if (how != SIG_UNBLOCK && want & BIT(SIGURG) && config.signal == SIGURG) {
+			critical_enter();
+			lock_acquire(&table_lock);
+			move_from_sigurg();
+			lock_release(&table_lock);
+			critical_leave();
+		}
 	}
+	bit = BIT(config.signal);
 	if (!gp) {
 		r = kernel_mask(how, set ? &want : NULL, &was);
 	} else {
@@ -378,16 +420,8 @@ void signal_exec_failed(void)
 
 	if (!gp)
 		return;
-	if ((uintptr_t)dispositions[config.signal].handler == 1) {
-		struct kernel_sigaction ours = {
-			.handler = preempt_handler,
-			.flags = SA_SIGINFO | SA_RESTART | SA_ONSTACK | SA_RESTORER_,
-			.restorer = restore_rt,
-			.mask = BIT(SIG_CANCEL),
-		};
-
+	if ((uintptr_t)dispositions[config.signal].handler == 1)
 		kernel_set(config.signal, &ours, NULL);
-	}
 	if (gp->urg_blocked)
 		kernel_mask(SIG_UNBLOCK, &bit, NULL);
 }
@@ -414,10 +448,14 @@ void signal_reset_in_child(void)
 		}
 		kernel_set(sig, &ka, NULL);
 	}
+	// A real-time signal was ours only while there were threads to preempt; the next activation
+	// starts from SIGURG again.
 	if (gp && gp->urg_blocked)
 		kernel_mask(SIG_BLOCK, &bit, NULL);
 	if (gp)
 		signal_thread_exit(gp);
+	if (signal_movable)
+		config.signal = SIGURG;
 	tls.frames = 0;
 	tls.no_adopt = 0;
 	tls.sig_deferred = false;

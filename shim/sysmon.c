@@ -26,6 +26,8 @@ enum {
 
 // 1: in deep sleep. Whoever changes it to 0 wakes it.
 static uint32_t asleep;
+static uint32_t never, stopping;
+static int tid;
 
 static struct {
 	int64_t tick;
@@ -179,7 +181,7 @@ static bool is_stray(const struct g *gp)
 // every G, so the interval grows with their number.
 static int64_t watch_strays(int64_t now)
 {
-	int n = 0;
+	int n = 0, found = 0;
 
 	if (now < mon.next_strays)
 		return mon.next_strays;
@@ -188,6 +190,7 @@ static int64_t watch_strays(int64_t now)
 
 		if (!is_stray(gp))
 			continue;
+		found++;
 		cpu = os_thread_cputime(gp->tid);
 		if (gp->stray_seen != gp->run_since) {
 			gp->stray_seen = gp->run_since;
@@ -209,7 +212,7 @@ static int64_t watch_strays(int64_t now)
 		gp->signal_at = now;
 		preempt_m(gp, NULL, 0);
 	}
-	mon.next_strays = now + 100 * US + n * US;
+	mon.next_strays = now + n * US + (found ? 100 * US : mon.tick);
 	return mon.next_strays;
 }
 
@@ -245,7 +248,6 @@ static void trace_line(int64_t now)
 
 static void sleep_until(int64_t when)
 {
-	static uint32_t never;
 	struct deadline d = {CLOCK_MONOTONIC, {when / 1000000000, when % 1000000000}};
 
 	os_futex_wait(&never, 0, &d);
@@ -257,7 +259,7 @@ static void sleep_deep(void)
 	struct deadline d = {CLOCK_MONOTONIC, {mon.next_trace / 1000000000, mon.next_trace % 1000000000}};
 
 	xchg(&asleep, 1); // before the look at demand; pairs with ready() and sysmon_kick
-	if (!demand())
+	if (!demand() && !load_relaxed(&stopping))
 		os_futex_wait(&asleep, 1, config.schedtrace_ms ? &d : NULL);
 	store_relaxed(&asleep, 0);
 	mon.tick = TICK_MIN;
@@ -280,7 +282,7 @@ static void sysmon(void *arg)
 	sys5(SYS_prctl, 29 /* PR_SET_TIMERSLACK */, 1, 0, 0, 0);
 	sys5(SYS_prctl, 15 /* PR_SET_NAME */, "sysmon", 0, 0, 0);
 	sys3(SYS_sched_setattr, 0, &attr, 0); // refused or unknown: coarser, still right
-	for (;;) {
+	while (!load_acquire(&stopping)) { // pairs with sysmon_stop
 		int64_t now = os_nanotime(), next;
 
 		follow_quota(now);
@@ -309,6 +311,27 @@ static void sysmon(void *arg)
 	}
 }
 
+// Make room for a thread of the program where RLIMIT_NPROC allows no more: end for good, and let
+// everybody run. True: it was there, and its slot is free now or soon.
+bool sysmon_stop(void)
+{
+	if (tid <= 0 || xchg(&stopping, 1)) // once; pairs with the loop in sysmon
+		return false;
+	sched_open();
+	xchg(&asleep, 0); // as sysmon_kick
+	os_futex_wake(&asleep, 1);
+	os_futex_wake(&never, 1);
+	for (int i = 0; i < 1000 && os_tgkill(tid, 0) == 0; i++) {
+		struct deadline d = os_deadline_in(100 * US);
+
+		os_futex_wait(&stopping, 1, &d);
+		os_futex_wake(&never, 1);
+		os_futex_wake(&asleep, 1);
+	}
+	log_line(LOG_WARN, "no room for one more thread: running without the scheduler");
+	return true;
+}
+
 int sysmon_start(void)
 {
 	int r;
@@ -316,12 +339,16 @@ int sysmon_start(void)
 	mon.tick = TICK_MIN;
 	mon.next_resize = os_nanotime() + 1000 * MS;
 	mon.next_trace = os_nanotime() + config.schedtrace_ms * MS;
+	stopping = 0;
 	r = os_spawn(sysmon, NULL);
+	tid = r;
 	return r < 0 ? r : 0;
 }
 
 void sysmon_reset_in_child(void)
 {
 	asleep = 0;
+	stopping = 0;
+	tid = 0;
 	mon.next_strays = 0;
 }

@@ -112,6 +112,8 @@ EXPORT int pthread_create(pthread_t *t, const pthread_attr_t *attr, void *(*star
 	if (!gp)
 		return REAL(pthread_create)(t, attr, start, arg);
 	r = MAY_BLOCK(REAL(pthread_create)(t, attr, gothread, gp));
+	if (r == EAGAIN && sysmon_stop())
+		r = REAL(pthread_create)(t, attr, gothread, gp);
 	if (r != 0)
 		g_free(gp);
 	return r;
@@ -126,6 +128,8 @@ EXPORT int thrd_create(thrd_t *t, thrd_start_t start, void *arg)
 	if (!gp)
 		return REAL(thrd_create)(t, start, arg);
 	r = MAY_BLOCK(REAL(thrd_create)(t, gothread_c11, gp));
+	if (r != thrd_success && sysmon_stop())
+		r = REAL(thrd_create)(t, gothread_c11, gp);
 	if (r != thrd_success)
 		g_free(gp);
 	return r;

@@ -45,8 +45,10 @@ __attribute__((constructor)) static void init(void)
 	int saved = errno, bad;
 
 	real_resolve();
-	if (vdso)
+	if (vdso) {
 		os_vdso_clock_gettime = (os_clock_gettime_fn *)dlsym(vdso, "__vdso_clock_gettime");
+		os_vdso_getcpu = (os_getcpu_fn *)dlsym(vdso, "__vdso_getcpu");
+	}
 	bad = env_read(getenv_secure, environ);
 	if (bad && config.strict)
 		_exit(127);

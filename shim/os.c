@@ -15,6 +15,7 @@
 #include "shim.h"
 
 os_clock_gettime_fn *os_vdso_clock_gettime;
+os_getcpu_fn *os_vdso_getcpu;
 
 // The compiler may call these four whatever flags it is given. libc's own use vector registers, which
 // async_preempt does not save; hidden visibility keeps these to ourselves.
@@ -166,6 +167,17 @@ int os_tgkill(int tid, int sig)
 	return (int)sys3(SYS_tgkill, sched.pid, tid, sig);
 }
 
+unsigned os_getcpu(void)
+{
+	unsigned cpu = 0;
+
+	if (os_vdso_getcpu)
+		os_vdso_getcpu(&cpu, NULL, NULL);
+	else
+		sys3(SYS_getcpu, &cpu, NULL, NULL);
+	return cpu;
+}
+
 int os_gettid(void)
 {
 	return (int)sys0(SYS_gettid);
@@ -268,8 +280,8 @@ int os_spawn(void (*fn)(void *), void *arg)
 
 	sys4(SYS_rt_sigprocmask, SIG_SETMASK, &all, &old, sizeof all);
 	{
-		register long r10 __asm__("r10") = 0;		 // child tid: none
-		register char *r8 __asm__("r8") = fs;		 // TLS
+		register long r10 __asm__("r10") = 0; // child tid: none
+		register char *r8 __asm__("r8") = fs; // TLS
 		register struct spawn *rbx __asm__("rbx") = s;
 		long flags = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD |
 			     CLONE_SYSVSEM | CLONE_SETTLS;
@@ -351,7 +363,8 @@ void text_vprintf(struct text *t, const char *fmt, va_list ap)
 				text_char(t, '-');
 				width--;
 			}
-			text_number(t, v < 0 ? 0 - (unsigned long)v : (unsigned long)v, 10, width, pad);
+			text_number(t, v < 0 ? 0 - (unsigned long)v : (unsigned long)v, 10, width,
+				    pad);
 			break;
 		}
 		case 'u':

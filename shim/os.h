@@ -30,8 +30,7 @@ static inline long sys6(long nr, long a, long b, long c, long d, long e, long f)
 #define sys2(nr, a, b) sys6((nr), (long)(a), (long)(b), 0, 0, 0, 0)
 #define sys3(nr, a, b, c) sys6((nr), (long)(a), (long)(b), (long)(c), 0, 0, 0)
 #define sys4(nr, a, b, c, d) sys6((nr), (long)(a), (long)(b), (long)(c), (long)(d), 0, 0)
-#define sys5(nr, a, b, c, d, e)                                                                    \
-	sys6((nr), (long)(a), (long)(b), (long)(c), (long)(d), (long)(e), 0)
+#define sys5(nr, a, b, c, d, e) sys6((nr), (long)(a), (long)(b), (long)(c), (long)(d), (long)(e), 0)
 
 // A mutual-exclusion lock between threads of this process: 0 free, 1 held, 2 held and waited for
 // (Drepper, "Futexes Are Tricky", mutex 3). The holder must have critical > 0 (see shim.h), so that
@@ -53,20 +52,22 @@ struct deadline {
 int os_futex_wait(uint32_t *word, uint32_t val, const struct deadline *until);
 int os_futex_wake(uint32_t *word, int n);
 
-int64_t os_nanotime(void);		// CLOCK_MONOTONIC in ns; through the vDSO when there is one
-int64_t os_clock(clockid_t clock);	// any clock in ns, or -errno
-int64_t os_thread_cputime(int tid);	// CPU time used by a thread of this process in ns, or -errno
+int64_t os_nanotime(void);	    // CLOCK_MONOTONIC in ns; through the vDSO when there is one
+int64_t os_clock(clockid_t clock);  // any clock in ns, or -errno
+int64_t os_thread_cputime(int tid); // CPU time used by a thread of this process in ns, or -errno
 bool os_deadline_passed(const struct deadline *d);
 struct deadline os_deadline_in(int64_t ns); // CLOCK_MONOTONIC, ns from now
 
-void *os_mmap(size_t len);		// zeroed private memory, or NULL
+void *os_mmap(size_t len); // zeroed private memory, or NULL
 void os_munmap(void *p, size_t len);
 int os_tgkill(int tid, int sig);
+unsigned os_getcpu(void); // the CPU that this thread runs on, or did a moment ago
 int os_gettid(void);
 int os_getpid(void);
-char os_thread_state(int tid);		// 'R', 'S', 'D', ... from /proc, 0 if it cannot be read
-int os_read_file(const char *path, char *buf, size_t len); // whole small file, NUL-ended; bytes or -errno
-int os_affinity_cpus(int tid);		// CPUs in a thread's affinity mask (0: own), or -errno
+char os_thread_state(int tid); // 'R', 'S', 'D', ... from /proc, 0 if it cannot be read
+int os_read_file(const char *path, char *buf,
+		 size_t len);  // whole small file, NUL-ended; bytes or -errno
+int os_affinity_cpus(int tid); // CPUs in a thread's affinity mask (0: own), or -errno
 
 // Start a kernel thread that the C library does not know: all signals blocked, own zeroed TLS,
 // stack from os_mmap, exits with the process. Returns its tid or -errno (-EAGAIN: RLIMIT_NPROC).
@@ -75,6 +76,8 @@ int os_spawn(void (*fn)(void *), void *arg);
 // The vDSO's clock_gettime; set once by init.c before any thread exists, else raw system calls.
 typedef int os_clock_gettime_fn(clockid_t, struct timespec *);
 extern os_clock_gettime_fn *os_vdso_clock_gettime;
+typedef long os_getcpu_fn(unsigned *cpu, unsigned *node, void *unused);
+extern os_getcpu_fn *os_vdso_getcpu;
 
 // A bounded text buffer, for log lines and reports without stdio. Overlong text is cut.
 struct text {

@@ -109,7 +109,8 @@ bool lot_leave(struct g *gp)
 
 bool lot_has_waiters(const void *addr)
 {
-	return load_relaxed(&bucket_of(addr)->waiters) != 0; // after the caller's release; see above
+	return load_relaxed(&bucket_of(addr)->waiters) !=
+	       0; // after the caller's release; see above
 }
 
 // Wait for the token of a waker that has already dequeued us.
@@ -197,7 +198,8 @@ int lot_acquire(struct g *gp, void *obj, lot_try_fn *try, int kind, enum wait_re
 				bool last = false;
 
 				if (until) {
-					int64_t sec = until->at.tv_sec - os_clock(until->clock) / 1000000000;
+					int64_t sec = until->at.tv_sec -
+						      os_clock(until->clock) / 1000000000;
 
 					last = sec <= interval / 1000000000;
 				}

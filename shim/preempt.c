@@ -39,7 +39,7 @@ bool preempt_m(struct g *gp, const struct p *pp, uint64_t word)
 		return false;
 	if (sched.membarrier)
 		sys3(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0);
-	if (load_seq_cst(&gp->status) != G_RUNNING || // after the barrier; pairs with entersyscall
+	if (load_seq_cst(&gp->status) != G_RUNNING ||  // after the barrier; pairs with entersyscall
 	    (pp && load_seq_cst(&pp->word) != word) || // as above; pairs with pin's CAS
 	    send(gp->tid) < 0) {
 		store_relaxed(&gp->signal_pending, 0);
@@ -93,7 +93,8 @@ void preempt_handler(int sig, siginfo_t *info, void *uc)
 		signal_forward(sig, info, uc);
 		return;
 	}
-	if (!gp || xchg(&gp->signal_pending, 0) != 1) // pairs with preempt_m; late: given up meanwhile
+	if (!gp ||
+	    xchg(&gp->signal_pending, 0) != 1) // pairs with preempt_m; late: given up meanwhile
 		return;
 	gp->preempt_gen++;
 	if (!can_preempt(tls.g))

@@ -55,7 +55,8 @@ static void pidleput(struct p *pp)
 	pp->g = NULL;
 	pp->link = sched.pidle;
 	sched.pidle = pp;
-	store_release(&pp->word, P_SEQ(pp->word) | P_IDLE); // for readers of the state; list is locked
+	store_release(&pp->word,
+		      P_SEQ(pp->word) | P_IDLE); // for readers of the state; list is locked
 	fetch_add(&sched.npidle, 1); // before the caller looks at the queues; pairs with ready()
 }
 
@@ -70,7 +71,7 @@ static struct p *pidleget(void)
 	pp = sched.pidle;
 	if (pp) {
 		sched.pidle = pp->link;
-		fetch_sub(&sched.npidle, 1); // under the lock
+		fetch_sub(&sched.npidle, 1);			     // under the lock
 		store_release(&pp->word, P_SEQ(pp->word) | P_SCHED); // as in pidleput
 	}
 	lock_release(&sched.lock);
@@ -84,7 +85,8 @@ struct p *pin(struct g *gp)
 
 	if (!pp)
 		return NULL;
-	if (likely(cas(&pp->word, gp->pseq | P_RUNNING, gp->pseq | P_SCHED))) // against sysmon's retakep
+	if (likely(cas(&pp->word, gp->pseq | P_RUNNING,
+		       gp->pseq | P_SCHED))) // against sysmon's retakep
 		return pp;
 	gp->p = NULL;
 	return NULL;
@@ -92,7 +94,8 @@ struct p *pin(struct g *gp)
 
 static void unpin(struct g *gp, struct p *pp)
 {
-	store_release(&pp->word, gp->pseq | P_RUNNING); // publishes the queue to the next pin or retakep
+	store_release(&pp->word,
+		      gp->pseq | P_RUNNING); // publishes the queue to the next pin or retakep
 }
 
 // sysmon: take a P away from its holder. True: the caller has it pinned.
@@ -131,7 +134,8 @@ static void grant(struct p *pp, struct g *gp, bool inherit)
 	STAT(switches);
 	stats_run_delay(waited);
 	wirep(pp, gp, now, inherit);
-	if (fetch_or(&gp->note, NOTE_GRANTED) & NOTE_SLEEPING) // pairs with load_acquire in park_wait
+	if (fetch_or(&gp->note, NOTE_GRANTED) &
+	    NOTE_SLEEPING) // pairs with load_acquire in park_wait
 		os_futex_wake(&gp->note, 1);
 }
 
@@ -179,7 +183,8 @@ void handoffp(struct p *pp)
 // Work was queued without a P at hand: let an idle P, if there is one, take it.
 static void wakep(void)
 {
-	while (load_seq_cst(&sched.npidle) && !sched.policy->empty()) { // after the put; pairs with pidleput
+	while (load_seq_cst(&sched.npidle) &&
+	       !sched.policy->empty()) { // after the put; pairs with pidleput
 		struct p *pp = pidleget();
 
 		if (!pp)
@@ -202,6 +207,7 @@ static void run_ends(struct g *gp, int64_t now)
 {
 	gp->run_ns += (uint64_t)(now - gp->run_since);
 	gp->run_since = now;
+	gp->cpu = os_getcpu();
 }
 
 // Give the P up and become G_WAITING. False: a goready came first; nothing was given up.
@@ -268,7 +274,8 @@ int park_wait(struct g *gp, const struct deadline *until, unsigned flags)
 		r = os_futex_wait(&gp->note, n | NOTE_SLEEPING, until);
 	}
 	if (r == 0)
-		fetch_and(&gp->note, ~(uint32_t)(NOTE_GRANTED | NOTE_SLEEPING)); // ours alone by now
+		fetch_and(&gp->note,
+			  ~(uint32_t)(NOTE_GRANTED | NOTE_SLEEPING)); // ours alone by now
 	else
 		fetch_and(&gp->note, ~(uint32_t)(NOTE_SLEEPING | NOTE_CANCEL)); // against grant
 	compiler_barrier();
@@ -569,7 +576,7 @@ void procresize(int nprocs)
 			continue;
 		}
 		*link = pp->link;
-		fetch_sub(&sched.npidle, 1); // under the lock
+		fetch_sub(&sched.npidle, 1);			    // under the lock
 		store_release(&pp->word, P_SEQ(pp->word) | P_DEAD); // as in schedule
 	}
 	lock_release(&sched.lock);

@@ -29,15 +29,50 @@ void globrunqput(struct g *gp)
 	lock_release(&sched.lock);
 }
 
+// Take the next G off the global list: the first among a few that ran on this CPU last, else the head.
+//
+// The kernel puts a thread that is woken on the CPU it ran on before, also when a thread runs there and
+// the waker's CPU is about to become free; with HZ=250 it may take 4 ms until it notices (measured: 9 % of two
+// CPUs idle with 16 busy threads). Nobody is passed over more than SKIPS times. sched.lock must be held.
+static struct g *globrunq_next(uint32_t cpu)
+{
+	enum { LOOK = 8, SKIPS = 4 };
+	struct g *gp = sched.runq.head, *before = NULL;
+
+	if (!gp)
+		return NULL;
+	if (gp->cpu != cpu && gp->skipped < SKIPS) {
+		struct g *prev = gp;
+
+		for (int i = 1; i < LOOK && prev->schedlink; i++, prev = prev->schedlink)
+			if (prev->schedlink->cpu == cpu) {
+				gp->skipped++;
+				before = prev;
+				gp = prev->schedlink;
+				break;
+			}
+	}
+	if (before)
+		before->schedlink = gp->schedlink;
+	else
+		sched.runq.head = gp->schedlink;
+	if (sched.runq.tail == gp)
+		sched.runq.tail = before;
+	gp->skipped = 0;
+	store_relaxed(&sched.runq.size, sched.runq.size - 1);
+	return gp;
+}
+
 // Take one G to run; with pp, move a fair share of the rest to its ring (Go: size/nprocs + 1, at
 // most half a ring). Takes sched.lock.
 struct g *globrunqget(struct p *pp, uint32_t max)
 {
-	struct g *gp, *next;
-	uint32_t n;
+	uint32_t n, cpu;
+	struct g *gp;
 
 	if (load_relaxed(&sched.runq.size) == 0)
 		return NULL;
+	cpu = os_getcpu();
 	lock_acquire(&sched.lock);
 	n = sched.runq.size / load_relaxed(&sched.nprocs) + 1;
 	if (n > sched.runq.size)
@@ -46,22 +81,13 @@ struct g *globrunqget(struct p *pp, uint32_t max)
 		n = max;
 	if (n > RUNQ_SIZE / 2)
 		n = RUNQ_SIZE / 2;
-	gp = sched.runq.head;
-	if (gp) {
-		sched.runq.head = gp->schedlink;
-		store_relaxed(&sched.runq.size, sched.runq.size - 1);
-		for (n--; pp && n > 0; n--) {
-			// Room is sure: callers come with an empty ring or max 1.
-			uint32_t t = pp->runqtail;
+	gp = globrunq_next(cpu);
+	for (; pp && n > 1; n--) {
+		// Room is sure: callers come with an empty ring or max 1.
+		uint32_t t = pp->runqtail;
 
-			next = sched.runq.head;
-			sched.runq.head = next->schedlink;
-			store_relaxed(&sched.runq.size, sched.runq.size - 1);
-			store_relaxed(&pp->runq[t % RUNQ_SIZE], next);
-			store_release(&pp->runqtail, t + 1); // pairs with load_acquire in runqsteal
-		}
-		if (!sched.runq.head)
-			sched.runq.tail = NULL;
+		store_relaxed(&pp->runq[t % RUNQ_SIZE], globrunq_next(cpu));
+		store_release(&pp->runqtail, t + 1); // pairs with load_acquire in runqsteal
 	}
 	lock_release(&sched.lock);
 	return gp;
@@ -95,7 +121,8 @@ void runqput(struct p *pp, struct g *gp, bool next)
 			return;
 	}
 	for (;;) {
-		uint32_t h = load_acquire(&pp->runqhead); // pairs with the thief's CAS: slots are free
+		uint32_t h =
+			load_acquire(&pp->runqhead); // pairs with the thief's CAS: slots are free
 		uint32_t t = pp->runqtail;
 
 		if (t - h < RUNQ_SIZE) {
@@ -142,7 +169,8 @@ struct g *runqsteal(struct p *pp, struct p *victim, bool steal_runnext)
 		if (n == 0) {
 			struct g *gp = steal_runnext ? load_relaxed(&victim->runnext) : NULL;
 
-			if (gp && cas(&victim->runnext, gp, NULL)) // competes with the owner's runqget
+			if (gp &&
+			    cas(&victim->runnext, gp, NULL)) // competes with the owner's runqget
 				return gp;
 			return NULL;
 		}
@@ -158,7 +186,8 @@ struct g *runqsteal(struct p *pp, struct p *victim, bool steal_runnext)
 			struct g *gp = load_relaxed(&pp->runq[(pt + n) % RUNQ_SIZE]);
 
 			if (n)
-				store_release(&pp->runqtail, pt + n); // pairs with load_acquire above
+				store_release(&pp->runqtail,
+					      pt + n); // pairs with load_acquire above
 			return gp;
 		}
 	}

@@ -45,8 +45,8 @@ void cgroup_init(const char *root);
 int cgroup_cpus(void);
 
 // --- g.c --------------------------------------------------------------------------------------
-struct g *g_alloc(void);     // G_IDLE with its alternate stack, or NULL: out of memory
-void g_free(struct g *gp);   // G_DEAD or never started
+struct g *g_alloc(void);   // G_IDLE with its alternate stack, or NULL: out of memory
+void g_free(struct g *gp); // G_DEAD or never started
 size_t g_altstack_size(void);
 
 // --- runq.c: the queues of policy go ------------------------------------------------------------
@@ -58,15 +58,19 @@ void globrunqput(struct g *gp);
 struct g *globrunqget(struct p *pp, uint32_t max); // pp gets the rest of a batch; NULL: one only
 
 // --- proc.c -----------------------------------------------------------------------------------
-int sched_init(int nprocs);	       // P pool; 0 or -errno
-void sched_start(struct g *gp);	       // the calling thread becomes gp and takes a P without waiting
-void sched_reset_in_child(void);       // after fork: one thread, dormant
-void gostart(struct g *gp);	       // a new thread becomes gp; returns once it holds a P
-void goexit(void);		       // the calling thread leaves the scheduler, its P goes on
+int sched_init(int nprocs);	 // P pool; 0 or -errno
+void sched_start(struct g *gp);	 // the calling thread becomes gp and takes a P without waiting
+void sched_reset_in_child(void); // after fork: one thread, dormant
+void gostart(struct g *gp);	 // a new thread becomes gp; returns once it holds a P
+void goexit(void);		 // the calling thread leaves the scheduler, its P goes on
 void gosched(struct g *gp, enum g_status as); // let others run: as = G_RUNNABLE or G_PREEMPTED
 void preempt_check_slow(struct g *gp);
 bool gopark_begin(struct g *gp, enum wait_reason why); // false: was readied already, P is kept
-enum { PARK_CANCEL = 1, PARK_EINTR = 2, PARK_EINTR_ANY = 4 }; // what ends a wait besides its deadline:
+enum {
+	PARK_CANCEL = 1,
+	PARK_EINTR = 2,
+	PARK_EINTR_ANY = 4
+};	// what ends a wait besides its deadline:
 	// pthread_cancel; a handler without SA_RESTART; any handler
 int park_wait(struct g *gp, const struct deadline *until, unsigned flags);
 void gounpark(struct g *gp); // own thread, parked and in no queue: get a P again
@@ -75,7 +79,7 @@ void entersyscall_slow(struct g *gp);
 void exitsyscall_slow(struct g *gp);
 void sched_open(void); // no sysmon: let everybody run
 void entersyscallblock(struct g *gp);
-void handoffp(struct p *pp); // pp pinned: give it to whom it is due, or let it idle
+void handoffp(struct p *pp);		   // pp pinned: give it to whom it is due, or let it idle
 bool retakep(struct p *pp, uint64_t word); // CAS word away; true: pp is pinned by the caller
 struct p *pin(struct g *gp);
 void procresize(int nprocs);
@@ -98,7 +102,8 @@ static inline void entersyscall(struct g *gp)
 {
 	store_relaxed(&gp->status, G_SYSCALL);
 	if (unlikely(!sched.membarrier))
-		(void)xchg(&gp->status, G_SYSCALL); // full barrier; else preempt_m's membarrier is ours too
+		(void)xchg(&gp->status,
+			   G_SYSCALL); // full barrier; else preempt_m's membarrier is ours too
 	compiler_barrier();
 	if (unlikely(load_relaxed(&gp->signal_pending)))
 		entersyscall_slow(gp);
@@ -126,7 +131,7 @@ void sysmon_kick(void); // there is demand (again): wake if in deep sleep; signa
 void sysmon_reset_in_child(void);
 
 // --- preempt.c --------------------------------------------------------------------------------
-void preempt_init(void); // before there is a second thread
+void preempt_init(void);					 // before there is a second thread
 bool preempt_m(struct g *gp, const struct p *pp, uint64_t word); // true: a signal was sent
 bool preempt_is_ours(const siginfo_t *info);
 void preempt_handler(int sig, siginfo_t *info, void *uc);
@@ -142,7 +147,7 @@ typedef int lot_try_fn(void *obj);
 int lot_acquire(struct g *gp, void *obj, lot_try_fn *try, int kind, enum wait_reason why,
 		const struct deadline *until, unsigned flags);
 void lot_enqueue(struct g *gp, const void *addr, int kind);
-bool lot_leave(struct g *gp); // true: was still queued; false: a waker has it and will goready it
+bool lot_leave(struct g *gp);  // true: was still queued; false: a waker has it and will goready it
 void lot_absorb(struct g *gp); // after lot_leave said false: take the wake-up that is coming
 // Park after lot_enqueue. 0: woken; else ETIMEDOUT, ECANCELED or EINTR as flags (PARK_*) allow.
 int lot_wait(struct g *gp, enum wait_reason why, const struct deadline *until, unsigned flags);
@@ -171,14 +176,15 @@ int signal_sigmask(int how, const sigset_t *set, sigset_t *old);
 void signal_thread_start(struct g *gp); // alternate stack, mask
 void signal_thread_exit(struct g *gp);
 void signal_forward(int sig, siginfo_t *info, void *uc); // to the program's handler
-void signal_prepare_exec(void);		// what the new image inherits is what the program set
+void signal_prepare_exec(void); // what the new image inherits is what the program set
 void signal_exec_failed(void);
 
 // --- stats.c ----------------------------------------------------------------------------------
 // Counters; relaxed, exact, read at exit.
 struct stats {
 	uint64_t threads_created, threads_live, threads_peak, switches, signals_sent;
-	uint64_t preempt_requested, preempt_cooperative, preempt_async, preempt_forced, preempt_spared;
+	uint64_t preempt_requested, preempt_cooperative, preempt_async, preempt_forced,
+		preempt_spared;
 	uint64_t refused_locks, refused_unsafe_pc, refused_no_table, refused_critical, refused_shim,
 		refused_stack, refused_syscall;
 	uint64_t retakes_syscall, retakes_opaque, handoffs, spin_yields, spin_saved_ns;
@@ -186,9 +192,9 @@ struct stats {
 };
 extern struct stats stats;
 #define STAT(field) count_relaxed(&stats.field, 1)
-void stats_run_delay(int64_t ns); // runnable to running
-void stats_overshoot(int64_t ns); // slice end to P given up
-void stats_thread_starts(uint32_t live); // live: threads there are now
+void stats_run_delay(int64_t ns);	    // runnable to running
+void stats_overshoot(int64_t ns);	    // slice end to P given up
+void stats_thread_starts(uint32_t live);    // live: threads there are now
 void stats_thread_exit(const struct g *gp); // keep its figures for the report
 void stats_report(void);		    // as PREEMPT_STATS says; from the destructor
 void stats_reset_in_child(void);

@@ -16,11 +16,11 @@
 
 static const int64_t US = 1000, MS = 1000000;
 enum {
-	TICK_MIN = 50000,   // ns; below it timers on virtual machines are late anyway
-	TICK_MAX = 2000000, // ns
-	FRUITLESS = 20,	    // looks before the interval starts to double
-	LINGER = 10,	    // short sleeps without demand before the long one
-	RETAKE_AFTER = 20000, // ns in one system call; Go's sysmon tick
+	TICK_MIN = 50000,	// ns; below it timers on virtual machines are late anyway
+	TICK_MAX = 2000000,	// ns
+	FRUITLESS = 20,		// looks before the interval starts to double
+	LINGER = 10,		// short sleeps without demand before the long one
+	RETAKE_AFTER = 20000,	// ns in one system call; Go's sysmon tick
 	SIGNAL_LOST = 20000000, // ns until a signal on its way is given up
 };
 
@@ -39,7 +39,8 @@ static struct {
 // There is demand. Signal-safe. The common case is one load.
 void sysmon_kick(void)
 {
-	if (unlikely(load_relaxed(&asleep)) && xchg(&asleep, 0)) // after ready()'s RMW; pairs with sleep
+	if (unlikely(load_relaxed(&asleep)) &&
+	    xchg(&asleep, 0)) // after ready()'s RMW; pairs with sleep
 		os_futex_wake(&asleep, 1);
 }
 
@@ -142,7 +143,8 @@ static int64_t watch_syscall(struct p *pp, uint64_t word, struct g *gp, int64_t 
 	}
 	if (now < pp->sysmon.syscallwhen + RETAKE_AFTER)
 		return pp->sysmon.syscallwhen + RETAKE_AFTER;
-	if (runqempty(pp) && load_relaxed(&sched.npidle) > 0 && now < pp->sysmon.syscallwhen + 10 * MS)
+	if (runqempty(pp) && load_relaxed(&sched.npidle) > 0 &&
+	    now < pp->sysmon.syscallwhen + 10 * MS)
 		return pp->sysmon.syscallwhen + 10 * MS;
 	take_and_hand_off(pp, word, gp, &stats.retakes_syscall);
 	return now + mon.tick;
@@ -185,7 +187,9 @@ static int64_t watch_strays(int64_t now)
 
 	if (now < mon.next_strays)
 		return mon.next_strays;
-	for (struct g *gp = load_acquire(&sched.allgs); gp; gp = gp->alllink, n++) { // pairs with g.c
+	// acquire: pairs with gfree_refill
+	for (struct g *gp = load_acquire(&sched.allgs); gp;
+	     gp = gp->alllink, n++) { // pairs with g.c
 		int64_t cpu;
 
 		if (!is_stray(gp))
@@ -256,7 +260,8 @@ static void sleep_until(int64_t when)
 // No demand: sleep until kicked, or until the next trace line.
 static void sleep_deep(void)
 {
-	struct deadline d = {CLOCK_MONOTONIC, {mon.next_trace / 1000000000, mon.next_trace % 1000000000}};
+	struct deadline d = {CLOCK_MONOTONIC,
+			     {mon.next_trace / 1000000000, mon.next_trace % 1000000000}};
 
 	xchg(&asleep, 1); // before the look at demand; pairs with ready() and sysmon_kick
 	if (!demand() && !load_relaxed(&stopping))
@@ -282,7 +287,7 @@ static void sysmon(void *arg)
 	sys5(SYS_prctl, 29 /* PR_SET_TIMERSLACK */, 1, 0, 0, 0);
 	sys5(SYS_prctl, 15 /* PR_SET_NAME */, "sysmon", 0, 0, 0);
 	sys3(SYS_sched_setattr, 0, &attr, 0); // refused or unknown: coarser, still right
-	while (!load_acquire(&stopping)) { // pairs with sysmon_stop
+	while (!load_acquire(&stopping)) {    // pairs with sysmon_stop
 		int64_t now = os_nanotime(), next;
 
 		follow_quota(now);

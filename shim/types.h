@@ -90,30 +90,33 @@ struct g {
 	uint64_t pseq;	    // P_SEQ of the word under which p is held
 	uint32_t note;	    // futex word
 	uint32_t park;	    // PARK_*
+	uint32_t cpu;	    // where it ran last
+	uint8_t skipped;    // times others were taken from the global queue before it
 	uint8_t waitreason; // enum wait_reason, for reports
 
 	// Parking lot (park.c). Protected by the lock of the bucket of waitaddr.
-	const void *waitaddr; // what it is queued for; NULL: not queued
+	const void *waitaddr;  // what it is queued for; NULL: not queued
 	const void *waitmutex; // on a condition variable: where a signal may move it, or NULL
-	uint8_t waitkind;     // LOT_*
-	bool waitmoved;	      // it was moved there by lot_signal or lot_broadcast: it has been signalled, no deadline counts
+	uint8_t waitkind;      // LOT_*
+	bool waitmoved; // it was moved there by lot_signal or lot_broadcast: it has been signalled, no deadline counts
 	struct g *waitnext, *waitprev;
 
 	// Preemption. Go's m.locks, m.preemptGen, m.signalPending.
-	bool preempt;		 // asked to yield at the next interposed call; set by sysmon
-	uint32_t locks;		 // interposed locks held; owner only
-	const void *held;	 // the mutex locked last, until it is unlocked; owner only
-	uint32_t signal_pending; // 1: a preemption signal is on its way; sysmon sets, the handler clears
-	uint32_t preempt_gen;	 // signals handled
-	bool waiting;		 // asleep in park_wait: the program's handlers may run, without a P
-	bool grace_over;	 // sysmon: spared long enough, yield although locks > 0
+	bool preempt;	  // asked to yield at the next interposed call; set by sysmon
+	uint32_t locks;	  // interposed locks held; owner only
+	const void *held; // the mutex locked last, until it is unlocked; owner only
+	uint32_t
+		signal_pending; // 1: a preemption signal is on its way; sysmon sets, the handler clears
+	uint32_t preempt_gen; // signals handled
+	bool waiting;	      // asleep in park_wait: the program's handlers may run, without a P
+	bool grace_over;      // sysmon: spared long enough, yield although locks > 0
 
 	// Signals (signal.c).
-	bool urg_blocked;	// the program blocked the preemption signal; we did not
-	stack_t prog_altstack;	// what the program set with sigaltstack
-	void *altstack;		// ours; type-stable with the G
-	uint32_t sigcount;	// program handlers run on this thread, for the EINTR rule
-	uint32_t signorestart;	// of these, handlers without SA_RESTART
+	bool urg_blocked;      // the program blocked the preemption signal; we did not
+	stack_t prog_altstack; // what the program set with sigaltstack
+	void *altstack;	       // ours; type-stable with the G
+	uint32_t sigcount;     // program handlers run on this thread, for the EINTR rule
+	uint32_t signorestart; // of these, handlers without SA_RESTART
 
 	// Start of the thread (interpose/thread.c).
 	void *(*start)(void *);
@@ -173,11 +176,11 @@ struct sched {
 	struct g *allgs; // pushed by CAS
 	uint32_t ngs;	 // live Gs
 	uint32_t goidgen;
-	int32_t demand;	 // Gs in run queues; counted after the put, so it may dip below 0
+	int32_t demand;	      // Gs in run queues; counted after the put, so it may dip below 0
 	uint32_t nprocs_made; // Ps ever initialised
-	uint32_t active; // enum phase
-	bool open;	 // no sysmon: nobody is kept waiting for a P
-	bool membarrier; // the kernel has it; entersyscall needs no barrier of its own
+	uint32_t active;      // enum phase
+	bool open;	      // no sysmon: nobody is kept waiting for a P
+	bool membarrier;      // the kernel has it; entersyscall needs no barrier of its own
 	int pid;
 	int64_t start_time;
 	struct p *allp; // MAX_PROCS, memory touched as used
@@ -193,7 +196,7 @@ struct policy {
 	const char *name;
 	void (*enqueue)(struct p *pp, struct g *gp, bool next); // pp may be NULL: no P at hand
 	struct g *(*pick)(struct p *pp, bool *inherit);
-	bool (*empty)(void); // no G in any queue, as far as can be seen without locks
+	bool (*empty)(void);	     // no G in any queue, as far as can be seen without locks
 	void (*drain)(struct p *pp); // a dying P gives its queue away
 	int64_t (*slice)(const struct g *gp);
 	bool (*preempts)(const struct g *woken, const struct g *running);
@@ -202,15 +205,16 @@ extern const struct policy policy_go;
 
 // Per-thread state that exists for every thread, G or not. Initial-exec: no allocation, no call.
 struct tls {
-	struct g *g;		// NULL: this thread passes through (foreign, dormant, in a handler without a P)
-	struct g *self;		// the thread's G even while g is NULL
-	uint32_t critical;	// > 0: the program's signal handlers are deferred
-	uint32_t frames;	// program handlers running on top of a wait or system call
-	uint32_t vforked;	// > 0: between vfork and the return to its parent side
-	uint32_t no_adopt;	// > 0: do not make this thread a G (dying, vfork child, in a handler)
-	bool sig_deferred;	// one signal is held back until critical is 0, all others are masked
+	struct g
+		*g; // NULL: this thread passes through (foreign, dormant, in a handler without a P)
+	struct g *self;	   // the thread's G even while g is NULL
+	uint32_t critical; // > 0: the program's signal handlers are deferred
+	uint32_t frames;   // program handlers running on top of a wait or system call
+	uint32_t vforked;  // > 0: between vfork and the return to its parent side
+	uint32_t no_adopt; // > 0: do not make this thread a G (dying, vfork child, in a handler)
+	bool sig_deferred; // one signal is held back until critical is 0, all others are masked
 	siginfo_t sig_info;
-	uint64_t sig_mask;	// kernel mask to restore then
+	uint64_t sig_mask; // kernel mask to restore then
 };
 extern __thread struct tls tls __attribute__((tls_model("initial-exec"), visibility("hidden")));
 

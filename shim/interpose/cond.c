@@ -31,7 +31,8 @@ static bool glibc_has_waiters(const pthread_cond_t *c)
 	return load_relaxed(&c->__data.__wrefs) >> 3;
 }
 
-static int wait_in_lot(struct g *gp, pthread_cond_t *c, pthread_mutex_t *m, const struct deadline *until)
+static int wait_in_lot(struct g *gp, pthread_cond_t *c, pthread_mutex_t *m,
+		       const struct deadline *until)
 {
 	int r, relock;
 
@@ -111,8 +112,10 @@ EXPORT int pthread_cond_broadcast(pthread_cond_t *c)
 
 static int c11(int r)
 {
-	return r == 0 ? thrd_success : r == ETIMEDOUT ? thrd_timedout : r == ENOMEM ? thrd_nomem
-										     : thrd_error;
+	return r == 0		? thrd_success
+	       : r == ETIMEDOUT ? thrd_timedout
+	       : r == ENOMEM	? thrd_nomem
+				: thrd_error;
 }
 
 EXPORT int cnd_wait(cnd_t *c, mtx_t *m)

@@ -174,7 +174,7 @@ static size_t count_args(va_list ap)
 	char **argv, *const *envp = environ;                                                       \
 	size_t n_;                                                                                 \
 	va_start(ap, arg);                                                                         \
-	n_ = count_args(ap) + 1;                                                         \
+	n_ = count_args(ap) + 1;                                                                   \
 	va_end(ap);                                                                                \
 	argv = __builtin_alloca((n_ + 1) * sizeof *argv);                                          \
 	argv[0] = (char *)(uintptr_t)arg;                                                          \

@@ -31,7 +31,8 @@ bool mutex_is_glibcs(const pthread_mutex_t *m)
 
 static bool deadlocks(const struct g *gp, const pthread_mutex_t *m)
 {
-	return (m->__data.__kind & 3) == PTHREAD_MUTEX_ERRORCHECK_NP && m->__data.__owner == gp->tid;
+	return (m->__data.__kind & 3) == PTHREAD_MUTEX_ERRORCHECK_NP &&
+	       m->__data.__owner == gp->tid;
 }
 
 static bool took(int r)
@@ -47,8 +48,8 @@ static int count_lock(struct g *gp, int r)
 }
 
 // r: what the first try said. gp->locks counts the lock already; it does not when this fails.
-__attribute__((noinline)) static int lock_slow(struct g *gp, pthread_mutex_t *m, int r, clockid_t clock,
-					       const struct timespec *abs)
+__attribute__((noinline)) static int lock_slow(struct g *gp, pthread_mutex_t *m, int r,
+					       clockid_t clock, const struct timespec *abs)
 {
 	struct deadline until;
 

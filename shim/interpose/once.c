@@ -12,7 +12,8 @@ enum { ONCE_INPROGRESS = 1, ONCE_DONE = 2 }; // glibc's, checked by the code bel
 
 static int try_not_in_progress(void *control)
 {
-	return load_acquire((int *)control) & ONCE_INPROGRESS ? EBUSY : 0; // pairs with glibc's release
+	return load_acquire((int *)control) & ONCE_INPROGRESS ? EBUSY
+							      : 0; // pairs with glibc's release
 }
 
 EXPORT int pthread_once(pthread_once_t *control, void (*init)(void))

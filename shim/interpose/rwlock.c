@@ -45,7 +45,8 @@ __attribute__((noinline)) static int lock_slow(struct g *gp, pthread_rwlock_t *l
 	} else {
 		if (abs && !deadline_from(&until, clock, abs))
 			return EINVAL;
-		r = lot_acquire(gp, l, write ? try_write : try_read, write ? LOT_WRITER : LOT_READER,
+		r = lot_acquire(gp, l, write ? try_write : try_read,
+				write ? LOT_WRITER : LOT_READER,
 				write ? WAIT_RWLOCK_W : WAIT_RWLOCK_R, abs ? &until : NULL, 0);
 	}
 	if (r == 0)
@@ -102,13 +103,15 @@ EXPORT int pthread_rwlock_timedwrlock(pthread_rwlock_t *l, const struct timespec
 }
 COMPAT(pthread_rwlock_timedwrlock, 2_2_5, "GLIBC_2.2.5");
 
-EXPORT int pthread_rwlock_clockrdlock(pthread_rwlock_t *l, clockid_t clock, const struct timespec *abs)
+EXPORT int pthread_rwlock_clockrdlock(pthread_rwlock_t *l, clockid_t clock,
+				      const struct timespec *abs)
 {
 	return lock(l, false, clock, abs);
 }
 COMPAT(pthread_rwlock_clockrdlock, 2_30, "GLIBC_2.30");
 
-EXPORT int pthread_rwlock_clockwrlock(pthread_rwlock_t *l, clockid_t clock, const struct timespec *abs)
+EXPORT int pthread_rwlock_clockwrlock(pthread_rwlock_t *l, clockid_t clock,
+				      const struct timespec *abs)
 {
 	return lock(l, true, clock, abs);
 }

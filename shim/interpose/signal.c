@@ -58,9 +58,9 @@ EXPORT sighandler_t signal(int sig, sighandler_t handler)
 {
 	if (!active())
 		return REAL(signal)(sig, handler);
-	return set_handler(sig, handler,
-			   sig > 0 && sig <= 64 && sigismember(&interrupting, sig) > 0 ? 0 : SA_RESTART,
-			   true);
+	return set_handler(
+		sig, handler,
+		sig > 0 && sig <= 64 && sigismember(&interrupting, sig) > 0 ? 0 : SA_RESTART, true);
 }
 ALIAS(bsd_signal, signal);
 ALIAS(ssignal, signal);

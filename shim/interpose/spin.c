@@ -16,8 +16,8 @@ REAL_FN(pthread_spin_unlock);
 
 enum {
 	PAUSES = 20, // between looks at the P: about 1 us on current x86
-	LOOKS = 20,  // at the lock per PAUSE: the holder of before takes a free lock within some 10 ns,
-		     // while a PAUSE lasts 50; a waiter that mostly pauses would hardly ever win
+	LOOKS = 20, // at the lock per PAUSE: the holder of before takes a free lock within some 10 ns,
+		    // while a PAUSE lasts 50; a waiter that mostly pauses would hardly ever win
 	ROUNDS = 50, // until the holder is taken to be off its CPU
 };
 

@@ -31,7 +31,8 @@ static void thread_leaves(void *round)
 {
 	uintptr_t n = (uintptr_t)round;
 
-	if (n < PTHREAD_DESTRUCTOR_ITERATIONS && pthread_setspecific(exit_key, (void *)(n + 1)) == 0)
+	if (n < PTHREAD_DESTRUCTOR_ITERATIONS &&
+	    pthread_setspecific(exit_key, (void *)(n + 1)) == 0)
 		return;
 	goexit();
 }
@@ -104,7 +105,8 @@ static struct g *newproc(void *(*start)(void *), void *arg)
 	return gp;
 }
 
-EXPORT int pthread_create(pthread_t *t, const pthread_attr_t *attr, void *(*start)(void *), void *arg)
+EXPORT int pthread_create(pthread_t *t, const pthread_attr_t *attr, void *(*start)(void *),
+			  void *arg)
 {
 	struct g *gp = newproc(start, arg);
 	int r;
@@ -160,7 +162,8 @@ EXPORT int pthread_timedjoin_np(pthread_t t, void **ret, const struct timespec *
 }
 COMPAT(pthread_timedjoin_np, 2_3_3, "GLIBC_2.3.3");
 
-EXPORT int pthread_clockjoin_np(pthread_t t, void **ret, clockid_t clock, const struct timespec *abs)
+EXPORT int pthread_clockjoin_np(pthread_t t, void **ret, clockid_t clock,
+				const struct timespec *abs)
 {
 	return WILL_BLOCK(REAL(pthread_clockjoin_np)(t, ret, clock, abs));
 }

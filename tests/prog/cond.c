@@ -48,7 +48,7 @@ static void ping_pong(int n, int rounds)
 	for (int i = 0; i < n; i++)
 		pair_init(&p[i], rounds);
 	for (int i = 0; i < 2 * n; i++) {
-		s[i] = (struct side){ &p[i / 2], i & 1 };
+		s[i] = (struct side){&p[i / 2], i & 1};
 		t[i] = spawn(ping, &s[i]);
 	}
 	for (int i = 0; i < 2 * n; i++)
@@ -196,7 +196,7 @@ static void *cond_timed_main(void *arg)
 	(void)arg;
 	for (int how = 0; how < 4; how++) {
 		clockid_t clock = how & 1 ? CLOCK_MONOTONIC : CLOCK_REALTIME;
-		struct timespec ts, bad = { .tv_sec = 1, .tv_nsec = 1000000000 };
+		struct timespec ts, bad = {.tv_sec = 1, .tv_nsec = 1000000000};
 		long long late = LLONG_MAX;
 		pthread_mutexattr_t ma;
 		pthread_condattr_t a;
@@ -229,7 +229,7 @@ static void *cond_timed_main(void *arg)
 		CHECK_EQ(timed_wait(how, &c, &m, &bad), EINVAL);
 		bad.tv_nsec = -1;
 		CHECK_EQ(timed_wait(how, &c, &m, &bad), EINVAL);
-		ts = (struct timespec){ 0, 0 };
+		ts = (struct timespec){0, 0};
 		CHECK_EQ(timed_wait(how, &c, &m, &ts), ETIMEDOUT);
 		CHECK_EQ(pthread_mutex_unlock(&m), 0);
 		CHECK_EQ(pthread_cond_destroy(&c), 0);
@@ -239,7 +239,7 @@ static void *cond_timed_main(void *arg)
 
 CASE(cond_timed)
 {
-	cond_timed_main(NULL);		/* with one thread */
+	cond_timed_main(NULL); /* with one thread */
 	join(spawn(cond_timed_main, NULL));
 }
 
@@ -310,7 +310,7 @@ static void wait_with(int protocol, int mutex_shared, int cond_shared)
 	CHECK_EQ(pthread_cond_init(&p.c[0], &ca), 0);
 	CHECK_EQ(pthread_cond_init(&p.c[1], &ca), 0);
 	for (int i = 0; i < 2; i++) {
-		s[i] = (struct side){ &p, i };
+		s[i] = (struct side){&p, i};
 		t[i] = spawn(ping, &s[i]);
 	}
 	join(t[0]);
@@ -354,7 +354,7 @@ static void *sig_wait_main(void *arg)
 
 CASE_STRESS(cond_signals_during_wait)
 {
-	struct sigaction sa = { .sa_handler = post_handler };
+	struct sigaction sa = {.sa_handler = post_handler};
 	struct pair p;
 	pthread_t t[8];
 

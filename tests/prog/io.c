@@ -25,7 +25,7 @@ static int ep, queue_id, quiet[2];
 
 static void *exact_main(void *arg)
 {
-	struct timespec rel = { .tv_nsec = WAIT }, abs;
+	struct timespec rel = {.tv_nsec = WAIT}, abs;
 	struct epoll_event ev;
 	struct timeval tv;
 	sigset_t set;
@@ -34,12 +34,12 @@ static void *exact_main(void *arg)
 	sigemptyset(&set);
 	sigaddset(&set, SIGUSR1);
 	for (int i = 0; i < ROUNDS; i++) {
-		struct pollfd pfd = { .fd = quiet[0], .events = POLLIN };
+		struct pollfd pfd = {.fd = quiet[0], .events = POLLIN};
 		long long t0 = now(CLOCK_MONOTONIC), t1;
 
 		FD_ZERO(&fds);
 		FD_SET(quiet[0], &fds);
-		tv = (struct timeval){ .tv_usec = WAIT / 1000 };
+		tv = (struct timeval){.tv_usec = WAIT / 1000};
 		switch ((intptr_t)arg) {
 		case 0:
 			CHECK_EQ(nanosleep(&rel, NULL), 0);
@@ -59,7 +59,7 @@ static void *exact_main(void *arg)
 			break;
 		case 5:
 			CHECK_EQ(ppoll(&pfd, 1, &rel, &set), 0);
-			CHECK_EQ(rel.tv_nsec, WAIT);	/* poll's caller keeps its timeout */
+			CHECK_EQ(rel.tv_nsec, WAIT); /* poll's caller keeps its timeout */
 			break;
 		case 6:
 			CHECK_EQ(select(quiet[0] + 1, &fds, NULL, NULL, &tv), 0);
@@ -83,7 +83,7 @@ static void *exact_main(void *arg)
 			CHECK_EQ(epoll_pwait(ep, &ev, 1, WAIT / MS, &set), 0);
 			break;
 		case 12:
-			tv = (struct timeval){ .tv_usec = WAIT / 1000 };
+			tv = (struct timeval){.tv_usec = WAIT / 1000};
 			CHECK_EQ(setsockopt(quiet[0], SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof(tv)), 0);
 			CHECK_ERRNO(recv(quiet[0], &fds, 1, 0), EAGAIN);
 			break;
@@ -91,8 +91,8 @@ static void *exact_main(void *arg)
 		t1 = now(CLOCK_MONOTONIC);
 		/* The kernel's timeouts on coarse clocks may round by a part of a tick. */
 		if (t1 - t0 < ((intptr_t)arg == 12 ? WAIT - 4 * MS : WAIT))
-			fail(__FILE__, __LINE__, "wait %d was %lld ns, not %lld", (int)(intptr_t)arg,
-			     t1 - t0, WAIT);
+			fail(__FILE__, __LINE__, "wait %d was %lld ns, not %lld",
+			     (int)(intptr_t)arg, t1 - t0, WAIT);
 	}
 	return NULL;
 }
@@ -124,9 +124,12 @@ static atomic_int endless_in;
 static void *endless_main(void *arg)
 {
 	struct endless *e = arg;
-	struct pollfd pfd = { .fd = e->fds[0], .events = POLLIN };
-	struct { long type; char text[8]; } msg;
-	struct epoll_event ev = { .events = EPOLLIN };
+	struct pollfd pfd = {.fd = e->fds[0], .events = POLLIN};
+	struct {
+		long type;
+		char text[8];
+	} msg;
+	struct epoll_event ev = {.events = EPOLLIN};
 	int poller, child;
 	fd_set fds;
 	char c;
@@ -172,7 +175,10 @@ static void *endless_main(void *arg)
 
 CASE_STRESS(endless_waits)
 {
-	struct { long type; char text[8]; } msg = { 1, "x" };
+	struct {
+		long type;
+		char text[8];
+	} msg = {1, "x"};
 	struct endless e[8];
 	pthread_t t[8];
 
@@ -211,8 +217,8 @@ static void own_handler(int sig)
 
 static void *own_main(void *arg)
 {
-	struct timespec ts = { .tv_sec = 100 }, left = { 0, 0 };
-	struct pollfd pfd = { .fd = own_pipe[0], .events = POLLIN };
+	struct timespec ts = {.tv_sec = 100}, left = {0, 0};
+	struct pollfd pfd = {.fd = own_pipe[0], .events = POLLIN};
 	struct epoll_event ev;
 	fd_set fds;
 	char c;
@@ -259,7 +265,7 @@ static void *own_main(void *arg)
 
 static void own_eintr(int flags, bool hogs)
 {
-	struct sigaction sa = { .sa_handler = own_handler, .sa_flags = flags };
+	struct sigaction sa = {.sa_handler = own_handler, .sa_flags = flags};
 
 	CHECK_EQ(sigaction(SIGUSR1, &sa, NULL), 0);
 	if (hogs)
@@ -275,7 +281,8 @@ static void own_eintr(int flags, bool hogs)
 		t = spawn(own_main, (void *)what);
 		AWAIT(&own_in, 1);
 		/* It may not be in the call yet: again until it is out. */
-		for (int k = 0; k < 5000 && !atomic_load(&own_out) && !(what == 9 && k == 20); k++) {
+		for (int k = 0; k < 5000 && !atomic_load(&own_out) && !(what == 9 && k == 20);
+		     k++) {
 			sleep_ns(MS);
 			CHECK_EQ(pthread_kill(t, SIGUSR1), 0);
 		}
@@ -315,8 +322,8 @@ struct link {
 
 static void ready(int kind, int fd)
 {
-	struct pollfd pfd = { .fd = fd, .events = POLLIN };
-	struct epoll_event ev = { .events = EPOLLIN };
+	struct pollfd pfd = {.fd = fd, .events = POLLIN};
+	struct epoll_event ev = {.events = EPOLLIN};
 	fd_set fds;
 	int poller;
 
@@ -473,7 +480,7 @@ static atomic_int file_inside;
 static void *flock_main(void *arg)
 {
 	int fd = open(lock_name, O_RDWR);
-	struct flock fl = { .l_type = F_WRLCK };
+	struct flock fl = {.l_type = F_WRLCK};
 
 	CHECK(fd >= 0);
 	for (int i = 0; i < 20; i++) {
@@ -526,7 +533,7 @@ static void *futex_main(void *arg)
 
 CASE_STRESS(syscall_futex)
 {
-	struct timespec ts = { .tv_nsec = 10 * MS };
+	struct timespec ts = {.tv_nsec = 10 * MS};
 	pthread_t t[16];
 	long long t0;
 	int word = 0;
@@ -561,7 +568,7 @@ CASE(io_errors)
 		CHECK_ERRNO(accept(-1, NULL, NULL), EBADF);
 		CHECK_ERRNO(recv(-1, &c, 1, 0), EBADF);
 		CHECK_ERRNO(waitpid(-1, NULL, 0), ECHILD);
-		CHECK_ERRNO(nanosleep(&(struct timespec){ .tv_nsec = -1 }, NULL), EINVAL);
+		CHECK_ERRNO(nanosleep(&(struct timespec){.tv_nsec = -1}, NULL), EINVAL);
 		CHECK_ERRNO(fsync(-1), EBADF);
 		CHECK_ERRNO(flock(-1, LOCK_EX), EBADF);
 		CHECK_ERRNO(msgrcv(-1, &c, 1, 0, 0), EINVAL);

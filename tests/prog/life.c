@@ -71,7 +71,7 @@ static void end(void *arg)
 	case END_QUICK:
 		quick_exit(42);
 	case END_ABORT:
-		setrlimit(RLIMIT_CORE, &(struct rlimit){ 0, 0 });
+		setrlimit(RLIMIT_CORE, &(struct rlimit){0, 0});
 		abort();
 	case END_KILL:
 		kill(getpid(), SIGTERM);
@@ -89,9 +89,9 @@ static void end(void *arg)
 
 static void ends_with(enum end how, int status)
 {
-	struct ending e = { how, false };
+	struct ending e = {how, false};
 
-	CHECK_EQ(in_child(end, &e) & ~0x80, status);	/* without the core bit */
+	CHECK_EQ(in_child(end, &e) & ~0x80, status); /* without the core bit */
 	e.busy = true;
 	CHECK_EQ(in_child(end, &e) & ~0x80, status);
 }
@@ -150,7 +150,7 @@ static void *segv_main(void *arg)
 
 CASE_STRESS(segv_handler)
 {
-	struct sigaction sa = { .sa_sigaction = on_segv, .sa_flags = SA_SIGINFO };
+	struct sigaction sa = {.sa_sigaction = on_segv, .sa_flags = SA_SIGINFO};
 	pthread_t t[8];
 
 	CHECK_EQ(sigaction(SIGSEGV, &sa, NULL), 0);
@@ -266,7 +266,7 @@ static void exec_child(void *arg)
 		unsetenv("LD_PRELOAD");
 	fclose(stdout);
 	CHECK(fopen("/dev/null", "w") != NULL);
-	signal(SIGINT, SIG_DFL);	/* a shell ignores these two for what it runs beside */
+	signal(SIGINT, SIG_DFL); /* a shell ignores these two for what it runs beside */
 	signal(SIGQUIT, SIG_DFL);
 	hogs_start(8);
 	spawn(exec_main, arg);
@@ -443,7 +443,7 @@ CASE_STRESS(vfork_exec)
 /* posix_spawn, system and popen in threads under load. */
 static void *spawner(void *arg)
 {
-	char *argv[] = { (char[]){ "sh" }, (char[]){ "-c" }, (char[]){ "exit 5" }, NULL };
+	char *argv[] = {(char[]){"sh"}, (char[]){"-c"}, (char[]){"exit 5"}, NULL};
 
 	for (int i = 0; i < 3; i++) {
 		char line[16] = "";
@@ -481,7 +481,7 @@ static void nproc_limited(void *arg)
 	pthread_t t[3];
 	int made = 0, r = 0;
 
-	CHECK_EQ(setrlimit(RLIMIT_NPROC, &(struct rlimit){ n, n }), 0);
+	CHECK_EQ(setrlimit(RLIMIT_NPROC, &(struct rlimit){n, n}), 0);
 	CHECK_EQ(setuid((uid_t)(200000 + getpid())), 0);
 	for (; made < 3; made++) {
 		r = pthread_create(&t[made], NULL, park, NULL);
@@ -514,7 +514,7 @@ static void refuse(long nr)
 		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
 		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
 	};
-	struct sock_fprog prog = { ARRAY_SIZE(code), code };
+	struct sock_fprog prog = {ARRAY_SIZE(code), code};
 
 	CHECK_EQ(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
 	if (syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, &prog))
@@ -547,7 +547,7 @@ static void refused(void *arg)
 CASE(seccomp_refuses)
 {
 	const long nrs[] = {
-		SYS_tgkill, SYS_sched_setattr, SYS_prctl, SYS_membarrier,
+		SYS_tgkill,	 SYS_sched_setattr,	SYS_prctl,	  SYS_membarrier,
 		SYS_sigaltstack, SYS_sched_getaffinity, SYS_timer_create,
 	};
 
@@ -567,7 +567,7 @@ CASE(seccomp_refuses)
 /* dlopen, dlsym and dlclose while threads run, and in many threads at once. */
 static void *dl_main(void *arg)
 {
-	const char *libs[] = { "libm.so.6", "libresolv.so.2", "libutil.so.1", "libanl.so.1" };
+	const char *libs[] = {"libm.so.6", "libresolv.so.2", "libutil.so.1", "libanl.so.1"};
 
 	for (int i = 0; i < 20; i++) {
 		void *h = dlopen(libs[(i + (intptr_t)arg) & 3], RTLD_NOW | RTLD_LOCAL);

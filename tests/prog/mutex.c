@@ -23,7 +23,7 @@ static void *ask_main(void *arg)
 /* What another thread gets from fn(m). */
 static int other(int (*fn)(pthread_mutex_t *m), pthread_mutex_t *m)
 {
-	struct mutex_ask a = { m, fn, -1 };
+	struct mutex_ask a = {m, fn, -1};
 
 	join(spawn(ask_main, &a));
 	return a.ret;
@@ -75,7 +75,7 @@ static void *counter_main(void *arg)
 
 static void contend(pthread_mutex_t *m, int threads, long times)
 {
-	struct counter c = { m, 0, times };
+	struct counter c = {m, 0, times};
 	pthread_t t[64];
 
 	for (int i = 0; i < threads; i++)
@@ -233,8 +233,8 @@ CASE_STRESS(mutex_robust_waiter)
 /* A robust, process-shared mutex whose owner process dies. */
 CASE(mutex_robust_process)
 {
-	pthread_mutex_t *m = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
-				  -1, 0);
+	pthread_mutex_t *m =
+		mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	pid_t pid;
 
 	CHECK(m != MAP_FAILED);
@@ -271,8 +271,8 @@ static void *shared_count(void *arg)
 
 CASE_STRESS(mutex_pshared_fork)
 {
-	struct shared_counter *s = mmap(NULL, 4096, PROT_READ | PROT_WRITE,
-					MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	struct shared_counter *s =
+		mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	pthread_t t[4];
 	pid_t pid;
 
@@ -297,7 +297,7 @@ CASE(mutex_protect)
 {
 	pthread_mutexattr_t a;
 	pthread_mutex_t m;
-	struct sched_param fifo = { .sched_priority = 1 };
+	struct sched_param fifo = {.sched_priority = 1};
 	int ceiling;
 
 	if (pthread_setschedparam(pthread_self(), SCHED_FIFO, &fifo))
@@ -332,7 +332,7 @@ static int timed_lock(struct timed *td, const struct timespec *ts)
 static void *timed_main(void *arg)
 {
 	struct timed *td = arg;
-	struct timespec ts, bad = { .tv_sec = 1, .tv_nsec = 1000000000 };
+	struct timespec ts, bad = {.tv_sec = 1, .tv_nsec = 1000000000};
 	long long late = LLONG_MAX;
 
 	for (int i = 0; i < 10 && late >= 50 * MS; i++) {
@@ -346,7 +346,7 @@ static void *timed_main(void *arg)
 	CHECK(late < 50 * MS);
 	ts = after(td->clock, -SEC);
 	CHECK_EQ(timed_lock(td, &ts), ETIMEDOUT);
-	ts = (struct timespec){ 0, 0 };
+	ts = (struct timespec){0, 0};
 	CHECK_EQ(timed_lock(td, &ts), ETIMEDOUT);
 	CHECK_EQ(timed_lock(td, &bad), EINVAL);
 	bad.tv_nsec = -1;
@@ -357,9 +357,9 @@ static void *timed_main(void *arg)
 static void timed_variants(pthread_mutex_t *m)
 {
 	struct timed v[] = {
-		{ m, CLOCK_REALTIME, true },
-		{ m, CLOCK_REALTIME, false },
-		{ m, CLOCK_MONOTONIC, false },
+		{m, CLOCK_REALTIME, true},
+		{m, CLOCK_REALTIME, false},
+		{m, CLOCK_MONOTONIC, false},
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(v); i++) {
@@ -369,7 +369,7 @@ static void timed_variants(pthread_mutex_t *m)
 		join(spawn(timed_main, &v[i]));
 		CHECK_EQ(pthread_mutex_unlock(m), 0);
 		/* Free: taken even if the time is past. */
-		ts = (struct timespec){ 0, 0 };
+		ts = (struct timespec){0, 0};
 		CHECK_EQ(timed_lock(&v[i], &ts), 0);
 		CHECK_EQ(pthread_mutex_unlock(m), 0);
 	}
@@ -511,7 +511,7 @@ static void *unlock_main(void *arg)
 
 CASE_STRESS(mutex_unlock_other)
 {
-	pthread_mutex_t m[2] = { PTHREAD_MUTEX_INITIALIZER, PTHREAD_MUTEX_INITIALIZER };
+	pthread_mutex_t m[2] = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_MUTEX_INITIALIZER};
 	pthread_t t;
 
 	CHECK_EQ(pthread_mutex_lock(&m[0]), 0);
@@ -607,7 +607,7 @@ CASE_STRESS(mutex_nested)
 CASE_STRESS(mutex_foreign_unlock)
 {
 	static pthread_mutex_t m = PTHREAD_MUTEX_INITIALIZER;
-	struct counter c = { &m, 0, 1 };
+	struct counter c = {&m, 0, 1};
 	pthread_t t[4];
 
 	CHECK_EQ(pthread_mutex_lock(&m), 0);

@@ -30,15 +30,15 @@
 #include <time.h>
 #include <unistd.h>
 
-#define MS 1000000LL			/* in ns */
+#define MS 1000000LL /* in ns */
 #define SEC 1000000000LL
 #define EXIT_SKIP 77
 #define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
 
 enum case_kind {
-	CASE_PLAIN,	/* one behaviour */
-	CASE_CONC,	/* also worth repeating under load: stress.sh takes these */
-	CASE_HELPER,	/* second half of another case, entered by exec; not listed */
+	CASE_PLAIN,  /* one behaviour */
+	CASE_CONC,   /* also worth repeating under load: stress.sh takes these */
+	CASE_HELPER, /* second half of another case, entered by exec; not listed */
 };
 
 void register_case(const char *name, void (*fn)(void), enum case_kind kind);
@@ -81,14 +81,14 @@ _Noreturn void skip(const char *why);
 			     check_r, errno, #err);                                                \
 	} while (0)
 
-extern char **prog_argv;		/* what main got */
+extern char **prog_argv; /* what main got */
 
-void watchdog(void);			/* again after fork or exec */
-long long now(clockid_t clock);		/* ns */
+void watchdog(void);		/* again after fork or exec */
+long long now(clockid_t clock); /* ns */
 struct timespec after(clockid_t clock, long long ns);
-void sleep_ns(long long ns);		/* fails on EINTR or an early return */
-void spin(long loops);			/* busy, no calls */
-void burn(long long ns);		/* busy by the thread's own CPU clock */
+void sleep_ns(long long ns); /* fails on EINTR or an early return */
+void spin(long loops);	     /* busy, no calls */
+void burn(long long ns);     /* busy by the thread's own CPU clock */
 bool wait_until(atomic_int *word, int value, long long ns);
 #define AWAIT(word, value)                                                                         \
 	do {                                                                                       \
@@ -98,9 +98,9 @@ bool wait_until(atomic_int *word, int value, long long ns);
 	} while (0)
 
 pthread_t spawn(void *(*fn)(void *), void *arg);
-pthread_t spawn_small(void *(*fn)(void *), void *arg);	/* 64 KB stack */
+pthread_t spawn_small(void *(*fn)(void *), void *arg); /* 64 KB stack */
 void *join(pthread_t t);
-int in_child(void (*fn)(void *), void *arg);	/* fork, run, _exit(0); the wait status */
+int in_child(void (*fn)(void *), void *arg); /* fork, run, _exit(0); the wait status */
 int wait_child(pid_t pid);
 _Noreturn void exec_self(const char *name, const char *arg);
 

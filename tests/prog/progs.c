@@ -28,7 +28,7 @@ void register_case(const char *name, void (*fn)(void), enum case_kind kind)
 {
 	if (ncases == MAX_CASES)
 		abort();
-	cases[ncases++] = (struct prog_case){ name, fn, kind };
+	cases[ncases++] = (struct prog_case){name, fn, kind};
 }
 
 static int by_name(const void *a, const void *b)
@@ -63,8 +63,8 @@ void watchdog(void)
 {
 	const char *s = getenv("PROGS_TIMEOUT");
 	int seconds = s ? atoi(s) : 30;
-	struct sigevent ev = { .sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGKILL };
-	struct itimerspec its = { .it_value.tv_sec = seconds };
+	struct sigevent ev = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGKILL};
+	struct itimerspec its = {.it_value.tv_sec = seconds};
 	timer_t timer;
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -86,12 +86,12 @@ struct timespec after(clockid_t clock, long long ns)
 {
 	long long t = now(clock) + ns;
 
-	return (struct timespec){ .tv_sec = t / SEC, .tv_nsec = t % SEC };
+	return (struct timespec){.tv_sec = t / SEC, .tv_nsec = t % SEC};
 }
 
 void sleep_ns(long long ns)
 {
-	struct timespec ts = { .tv_sec = ns / SEC, .tv_nsec = ns % SEC };
+	struct timespec ts = {.tv_sec = ns / SEC, .tv_nsec = ns % SEC};
 	long long t0 = now(CLOCK_MONOTONIC);
 
 	CHECK_EQ(nanosleep(&ts, NULL), 0);
@@ -115,7 +115,7 @@ void burn(long long ns)
 bool wait_until(atomic_int *word, int value, long long ns)
 {
 	long long end = now(CLOCK_MONOTONIC) + ns;
-	struct timespec ts = { .tv_nsec = 200000 };
+	struct timespec ts = {.tv_nsec = 200000};
 
 	while (atomic_load(word) != value) {
 		if (now(CLOCK_MONOTONIC) > end)
@@ -168,7 +168,7 @@ int wait_child(pid_t pid)
 void exec_self(const char *name, const char *arg)
 {
 	char exe[] = "/proc/self/exe";
-	char *argv[] = { prog_argv[0], (char *)(uintptr_t)name, (char *)(uintptr_t)arg, NULL };
+	char *argv[] = {prog_argv[0], (char *)(uintptr_t)name, (char *)(uintptr_t)arg, NULL};
 
 	execv(exe, argv);
 	fail(__FILE__, __LINE__, "execv: errno %d", errno);
@@ -222,7 +222,7 @@ int in_child(void (*fn)(void *), void *arg)
 	CHECK(pid >= 0);
 	if (pid == 0) {
 		watchdog();
-		nhogs = 0;		/* they are the parent's */
+		nhogs = 0; /* they are the parent's */
 		fn(arg);
 		_exit(0);
 	}
@@ -249,6 +249,7 @@ int main(int argc, char **argv)
 		puts("OK");
 		return fflush(stdout) ? 1 : 0;
 	}
-	fprintf(stderr, "usage: progs NAME | -l (list all) | -l stress (list those for stress.sh)\n");
+	fprintf(stderr,
+		"usage: progs NAME | -l (list all) | -l stress (list those for stress.sh)\n");
 	return 2;
 }

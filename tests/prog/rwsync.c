@@ -92,7 +92,7 @@ static void *rw_ask(void *arg)
 
 	for (int i = 0; i < 3; i++) {
 		clockid_t clock = i == 1 ? CLOCK_MONOTONIC : CLOCK_REALTIME;
-		struct timespec ts, bad = { .tv_sec = 1, .tv_nsec = 1000000000 };
+		struct timespec ts, bad = {.tv_sec = 1, .tv_nsec = 1000000000};
 
 		CHECK_EQ(pthread_rwlock_tryrdlock(l), EBUSY);
 		CHECK_EQ(pthread_rwlock_trywrlock(l), EBUSY);
@@ -333,8 +333,8 @@ CASE_STRESS(sem_ping_pong)
 static void *sem_timed_main(void *arg)
 {
 	sem_t s;
-	struct timespec ts, bad = { .tv_sec = 1, .tv_nsec = 1000000000 };
-	const clockid_t clocks[] = { CLOCK_REALTIME, CLOCK_MONOTONIC };
+	struct timespec ts, bad = {.tv_sec = 1, .tv_nsec = 1000000000};
+	const clockid_t clocks[] = {CLOCK_REALTIME, CLOCK_MONOTONIC};
 
 	(void)arg;
 	CHECK_EQ(sem_init(&s, 0, 0), 0);
@@ -357,7 +357,7 @@ static void *sem_timed_main(void *arg)
 	CHECK_ERRNO(sem_clockwait(&s, CLOCK_MONOTONIC, &bad), EINVAL);
 	CHECK_ERRNO(sem_clockwait(&s, CLOCK_PROCESS_CPUTIME_ID, &ts), EINVAL);
 	CHECK_EQ(sem_post(&s), 0);
-	ts = (struct timespec){ 0, 0 };
+	ts = (struct timespec){0, 0};
 	CHECK_EQ(sem_timedwait(&s, &ts), 0);
 	CHECK_ERRNO(sem_timedwait(&s, &ts), ETIMEDOUT);
 	return NULL;
@@ -389,7 +389,7 @@ static void *h_main(void *arg)
 
 CASE_STRESS(sem_post_handler)
 {
-	struct sigaction sa = { .sa_handler = h_post };
+	struct sigaction sa = {.sa_handler = h_post};
 	pthread_t t;
 
 	CHECK_EQ(sem_init(&h_sem, 0, 0), 0);

@@ -19,7 +19,7 @@ static void *busy_forever(void *arg)
 /* A busy thread without calls does not keep main from running: Go before 1.14 hung here. */
 CASE_STRESS(seed_go114)
 {
-	struct timespec ts = { .tv_nsec = 1000000 };
+	struct timespec ts = {.tv_nsec = 1000000};
 
 	spawn(busy_forever, NULL);
 	nanosleep(&ts, NULL);
@@ -302,7 +302,7 @@ typedef uint32_t v8 __attribute__((vector_size(32)));
 
 static uint32_t mix_vector(uint32_t seed, long n)
 {
-	v8 a = { seed, 2, 3, 4, 5, 6, 7, 8 };
+	v8 a = {seed, 2, 3, 4, 5, 6, 7, 8};
 	uint32_t sum = 0;
 
 	for (long i = 0; i < n; i++) {
@@ -551,8 +551,8 @@ CASE_STRESS(create_tree)
 static void *storm_thread(void *arg)
 {
 	unsigned seed = (unsigned)(intptr_t)arg * 7919u + 1;
-	unsigned char *p[16] = { 0 };
-	size_t len[16] = { 0 };
+	unsigned char *p[16] = {0};
+	size_t len[16] = {0};
 
 	for (int i = 0; i < 2000; i++) {
 		int k = rand_r(&seed) & 15;
@@ -586,7 +586,8 @@ static FILE *shared_stream;
 static void *stdio_thread(void *arg)
 {
 	for (int i = 0; i < 200; i++)
-		CHECK(fprintf(shared_stream, "%02d %04d abcdefghij\n", (int)(intptr_t)arg, i) == 19);
+		CHECK(fprintf(shared_stream, "%02d %04d abcdefghij\n", (int)(intptr_t)arg, i) ==
+		      19);
 	return NULL;
 }
 
@@ -594,7 +595,7 @@ CASE_STRESS(stdio_shared)
 {
 	char line[64];
 	pthread_t t[16];
-	int next[16] = { 0 }, who, nr, n = 0;
+	int next[16] = {0}, who, nr, n = 0;
 
 	CHECK((shared_stream = tmpfile()) != NULL);
 	for (int i = 0; i < 16; i++)

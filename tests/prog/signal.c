@@ -24,7 +24,7 @@ static void count_handler(int sig)
 
 static void handle(int sig, void (*fn)(int), int flags)
 {
-	struct sigaction sa = { .sa_handler = fn, .sa_flags = flags };
+	struct sigaction sa = {.sa_handler = fn, .sa_flags = flags};
 
 	CHECK_EQ(sigaction(sig, &sa, NULL), 0);
 }
@@ -54,8 +54,8 @@ static void *busy(void *arg)
 
 CASE_STRESS(handler_siginfo)
 {
-	struct sigaction sa = { .sa_sigaction = info_handler, .sa_flags = SA_SIGINFO }, old;
-	union sigval v = { .sival_int = 4711 };
+	struct sigaction sa = {.sa_sigaction = info_handler, .sa_flags = SA_SIGINFO}, old;
+	union sigval v = {.sival_int = 4711};
 	atomic_int tid = 0;
 	pthread_t t;
 
@@ -96,7 +96,7 @@ static void *nothing(void *arg)
 
 static void read_back(int sig)
 {
-	struct sigaction sa = { .sa_handler = count_handler, .sa_flags = SA_NODEFER | SA_ONSTACK };
+	struct sigaction sa = {.sa_handler = count_handler, .sa_flags = SA_NODEFER | SA_ONSTACK};
 	struct sigaction old;
 
 	sigemptyset(&sa.sa_mask);
@@ -128,7 +128,7 @@ CASE(sigaction_read_back)
 	CHECK_EQ(sigaction(SIGURG, NULL, &old), 0);
 	CHECK(old.sa_handler == SIG_DFL);
 	read_back(SIGUSR1);
-	CHECK_EQ(sigaction(SIGURG, NULL, &old), 0);	/* threads have been, nothing changed */
+	CHECK_EQ(sigaction(SIGURG, NULL, &old), 0); /* threads have been, nothing changed */
 	CHECK(old.sa_handler == SIG_DFL);
 	read_back(SIGURG);
 	CHECK_ERRNO(sigaction(SIGKILL, &old, NULL), EINVAL);
@@ -162,7 +162,7 @@ static void inside_handler(int sig)
 
 static void *mask_main(void *arg)
 {
-	struct sigaction sa = { .sa_handler = inside_handler };
+	struct sigaction sa = {.sa_handler = inside_handler};
 	sigset_t set;
 
 	atomic_store(&max_depth, 0);
@@ -224,7 +224,7 @@ static void *masks_main(void *arg)
 	CHECK_EQ(pthread_sigmask(SIG_BLOCK, NULL, &old), 0);
 	for (int i = 1; i < 32; i++)
 		CHECK_EQ(sigismember(&old, i), i != SIGKILL && i != SIGSTOP);
-	spin(1000000);		/* may be preempted for all that */
+	spin(1000000); /* may be preempted for all that */
 	CHECK_EQ(sched_yield(), 0);
 	CHECK_EQ(pthread_sigmask(SIG_BLOCK, NULL, &old), 0);
 	CHECK_EQ(sigismember(&old, SIGURG), 1);
@@ -284,8 +284,8 @@ CASE(mask_inherited)
  * tgkill, sent one after the other to busy threads that are being preempted meanwhile. */
 static void sigurg_from(bool before)
 {
-	struct sigaction sa = { .sa_sigaction = info_handler, .sa_flags = SA_SIGINFO };
-	union sigval v = { .sival_int = 99 };
+	struct sigaction sa = {.sa_sigaction = info_handler, .sa_flags = SA_SIGINFO};
+	union sigval v = {.sival_int = 99};
 	atomic_int tid = 0;
 	int want = 0;
 	pthread_t t;
@@ -346,7 +346,7 @@ CASE_STRESS(sigurg_signalfd)
 	CHECK(fd >= 0);
 	hogs_start(4);
 	for (int i = 0; i < 10; i++) {
-		struct pollfd pfd = { .fd = fd, .events = POLLIN };
+		struct pollfd pfd = {.fd = fd, .events = POLLIN};
 
 		CHECK_EQ(kill(getpid(), SIGURG), 0);
 		CHECK_EQ(poll(&pfd, 1, 10000), 1);
@@ -357,7 +357,7 @@ CASE_STRESS(sigurg_signalfd)
 		CHECK_EQ(sigwait(&set, &sig), 0);
 		CHECK_EQ(sig, SIGURG);
 	}
-	CHECK_EQ(poll(&(struct pollfd){ .fd = fd, .events = POLLIN }, 1, 20), 0);
+	CHECK_EQ(poll(&(struct pollfd){.fd = fd, .events = POLLIN}, 1, 20), 0);
 	hogs_stop();
 }
 
@@ -381,7 +381,7 @@ static void alt_handler(int sig)
 
 static void *alt_main(void *arg)
 {
-	stack_t ss, mine = { .ss_sp = arg, .ss_size = sizeof(alt[0]) };
+	stack_t ss, mine = {.ss_sp = arg, .ss_size = sizeof(alt[0])};
 	int before = 0;
 
 	CHECK_EQ(sigaltstack(NULL, &ss), 0);
@@ -432,7 +432,7 @@ static void jump_handler(int sig)
 
 static void jump_out_of(int what)
 {
-	struct timespec ts = { .tv_sec = 100 };
+	struct timespec ts = {.tv_sec = 100};
 
 	if (!sigsetjmp(jump, 1)) {
 		ualarm(2000, 0);
@@ -503,7 +503,7 @@ static void *sigwait_main(void *arg)
 
 CASE_STRESS(sigwait_thread)
 {
-	struct timespec ts = { .tv_nsec = 10 * MS };
+	struct timespec ts = {.tv_nsec = 10 * MS};
 	sigset_t usr1;
 	long long t0;
 	pthread_t t;
@@ -523,7 +523,7 @@ CASE_STRESS(sigwait_thread)
 		AWAIT(&waited[1], i);
 	}
 	for (int i = 0; i < 20; i++)
-		CHECK_EQ(sigqueue(getpid(), SIGRTMIN, (union sigval){ .sival_int = i }), 0);
+		CHECK_EQ(sigqueue(getpid(), SIGRTMIN, (union sigval){.sival_int = i}), 0);
 	AWAIT(&waited[2], 20);
 	CHECK_EQ(kill(getpid(), SIGTERM), 0);
 	join(t);
@@ -559,14 +559,14 @@ CASE_STRESS(handler_before_threads)
 /* A profiler's timer on process CPU time hits busy threads all over and disturbs nothing. */
 CASE_STRESS(itimer_prof)
 {
-	struct itimerval it = { { 0, 1000 }, { 0, 1000 } }, off = { 0 };
+	struct itimerval it = {{0, 1000}, {0, 1000}}, off = {0};
 	sigset_t set;
 
 	handle(SIGPROF, count_handler, SA_RESTART);
 	CHECK_EQ(setitimer(ITIMER_PROF, &it, NULL), 0);
 	hogs_start(8);
 	sigemptyset(&set);
-	sigaddset(&set, SIGPROF);	/* main's sleeps are to be whole */
+	sigaddset(&set, SIGPROF); /* main's sleeps are to be whole */
 	CHECK_EQ(pthread_sigmask(SIG_BLOCK, &set, NULL), 0);
 	for (int i = 0; i < 5000 && atomic_load(&count) < 10; i++)
 		sleep_ns(MS);
@@ -584,9 +584,10 @@ static void timer_fn(union sigval v)
 
 CASE_STRESS(timer_thread)
 {
-	struct sigevent ev = { .sigev_notify = SIGEV_THREAD, .sigev_notify_function = timer_fn,
-			       .sigev_value.sival_ptr = &count };
-	struct itimerspec its = { { 0, 2000000 }, { 0, 2000000 } };
+	struct sigevent ev = {.sigev_notify = SIGEV_THREAD,
+			      .sigev_notify_function = timer_fn,
+			      .sigev_value.sival_ptr = &count};
+	struct itimerspec its = {{0, 2000000}, {0, 2000000}};
 	timer_t timer;
 
 	hogs_start(2);

@@ -156,7 +156,7 @@ static void tsd_destroy(void *arg)
 	CHECK_EQ(tls_value, (intptr_t)arg);
 	CHECK_EQ(pthread_mutex_unlock(&tsd_lock), 0);
 	if (atomic_fetch_add(&tsd_ran, 1) % 2 == 0)
-		CHECK_EQ(pthread_setspecific(key, arg), 0);	/* another round */
+		CHECK_EQ(pthread_setspecific(key, arg), 0); /* another round */
 }
 
 static void *tsd_main(void *arg)
@@ -244,8 +244,8 @@ static void c_cleanup(void *arg)
 
 static void *cancel_in(void *arg)
 {
-	struct timespec ts = { .tv_sec = 100 }, abs = after(CLOCK_REALTIME, 100 * SEC);
-	struct pollfd pfd = { .fd = c_pipe[0], .events = POLLIN };
+	struct timespec ts = {.tv_sec = 100}, abs = after(CLOCK_REALTIME, 100 * SEC);
+	struct pollfd pfd = {.fd = c_pipe[0], .events = POLLIN};
 	siginfo_t si;
 	sigset_t set;
 	fd_set fds;
@@ -334,11 +334,11 @@ static void *cancel_early(void *arg)
 	CHECK_EQ(old, PTHREAD_CANCEL_ENABLE);
 	atomic_fetch_add(&c_in, 1);
 	while (!atomic_load(&go))
-		sleep_ns(100000);		/* a cancellation point, but disabled */
+		sleep_ns(100000); /* a cancellation point, but disabled */
 	pthread_testcancel();
 	CHECK_EQ(pthread_setcancelstate(PTHREAD_CANCEL_ENABLE, &old), 0);
 	CHECK_EQ(old, PTHREAD_CANCEL_DISABLE);
-	pthread_mutex_lock(&tsd_lock);		/* no cancellation point */
+	pthread_mutex_lock(&tsd_lock); /* no cancellation point */
 	pthread_mutex_unlock(&tsd_lock);
 	atomic_fetch_add(&c_cleaned, 1);
 	cancel_in(arg);
@@ -459,7 +459,7 @@ static atomic_int c_tss_n;
 static void c_once_init(void)
 {
 	c_once_n++;
-	thrd_sleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
+	thrd_sleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
 }
 
 static void c_tss_destroy(void *arg)
@@ -550,7 +550,7 @@ CASE(c11_timed)
 CASE(odd_name)
 {
 	pthread_t t[4];
-	const char *names[] = { "a\"b\\c", "\001\n\t", "\377\376", "{\"}]" };
+	const char *names[] = {"a\"b\\c", "\001\n\t", "\377\376", "{\"}]"};
 	char name[16];
 
 	for (int i = 0; i < 4; i++) {

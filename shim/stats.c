@@ -577,6 +577,8 @@ void stats_report(void)
 	if (!config.stats[0])
 		return;
 	if (str_eq(config.stats, "1")) {
+		if (!N(threads_created))
+			return; // never had threads: a shell, say, on the way to the program that has
 		out_init(&o, 2);
 		report_text(&o, now);
 		out_flush(&o);

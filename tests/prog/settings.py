@@ -183,9 +183,12 @@ def stats_names():
 
 @check
 def stats_summary():
-    """PREEMPT_STATS=1 is a summary on stderr, nothing on stdout."""
+    """PREEMPT_STATS=1 is a summary on stderr, nothing on stdout; of a process that never created a
+    thread it is nothing at all."""
     err = passes("cond_ping_pong", PREEMPT_STATS="1")
     want(err.strip() != "", "no summary")
+    code, _, err = run("-l", PREEMPT_STATS="1")
+    want((code, err) == (0, ""), f"without threads: {code}, {err!r}")
 
 
 SCHED = re.compile(r"^SCHED (\d+)ms: gomaxprocs=(\d+) idleprocs=(\d+) threads=(\d+) "

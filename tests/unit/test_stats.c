@@ -379,6 +379,11 @@ START_TEST(summary)
 	unit_stderr(do_report, NULL, err, sizeof(err));
 	ck_assert(strstr(err, "policy go, quantum 10.00 ms"));
 	ck_assert(strstr(err, "runnable to running: 1, median 1.50 ms"));
+	// Never had threads: nothing said.
+	stats.threads_created = 0;
+	unit_stderr(do_report, NULL, err, sizeof(err));
+	ck_assert_str_eq(err, "");
+	stats.threads_created = 1;
 	// Nothing asked for: nothing said.
 	config.stats[0] = 0;
 	unit_stderr(do_report, NULL, err, sizeof(err));

@@ -113,20 +113,38 @@ long vfork_parent(long ret)
 	return ret;
 }
 
-// --- exec: the new image inherits what the program set -----------------------------------------------------
+// --- exec: the new image inherits what the program set ----------------------------------------------
+
+// entersyscall also keeps preemption signals away: one that arrives after the kernel has put the default
+// action back, and is not SIGURG, would end the new program.
+static struct g *exec_begins(void)
+{
+	struct g *gp = getg();
+
+	if (gp)
+		entersyscall(gp);
+	if (load_relaxed(&sched.active) == PHASE_ACTIVE)
+		signal_prepare_exec();
+	return gp;
+}
+
+static int exec_failed(struct g *gp)
+{
+	int saved = errno;
+
+	if (load_relaxed(&sched.active) == PHASE_ACTIVE)
+		signal_exec_failed();
+	if (gp)
+		exitsyscall(gp);
+	errno = saved;
+	return -1;
+}
 
 #define EXEC(call)                                                                                 \
 	__extension__({                                                                            \
-		int r_, e_;                                                                        \
-		bool active_ = load_relaxed(&sched.active) == PHASE_ACTIVE;                        \
-		if (active_)                                                                       \
-			signal_prepare_exec();                                                     \
-		r_ = (call);                                                                       \
-		e_ = errno;                                                                        \
-		if (active_)                                                                       \
-			signal_exec_failed();                                                      \
-		errno = e_;                                                                        \
-		r_;                                                                                \
+		struct g *gp_ = exec_begins();                                                     \
+		(void)(call);                                                                      \
+		exec_failed(gp_);                                                                  \
 	})
 
 EXPORT int execve(const char *path, char *const argv[], char *const envp[])

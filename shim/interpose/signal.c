@@ -21,9 +21,11 @@ REAL_FN(sigsetmask);
 
 static sigset_t interrupting; // siginterrupt(sig, 1)
 
+// A vfork child shares our tables with its parent, but has dispositions and a mask of its own: it talks
+// to the kernel.
 static bool active(void)
 {
-	return load_relaxed(&sched.active) == PHASE_ACTIVE;
+	return load_relaxed(&sched.active) == PHASE_ACTIVE && !tls.vforked;
 }
 
 static int result(int r)

@@ -440,6 +440,45 @@ CASE_STRESS(vfork_exec)
 	hogs_stop();
 }
 
+/* A vfork child resets its signals (as Python's subprocess does): the parent's handler, mask and
+ * alternate stack stay, though the two share their memory. */
+static volatile sig_atomic_t vfork_signals_seen;
+
+static void vfork_signals_handler(int sig)
+{
+	(void)sig;
+	vfork_signals_seen++;
+}
+
+CASE(vfork_signals)
+{
+	sigset_t all, old, now;
+	pid_t pid;
+
+	CHECK(signal(SIGUSR1, vfork_signals_handler) != SIG_ERR);
+	hogs_start(1);
+	sigfillset(&all);
+	for (int i = 0; i < 5; i++) {
+		CHECK_EQ(pthread_sigmask(SIG_BLOCK, &all, &old), 0);
+		pid = vfork();
+		CHECK(pid >= 0);
+		if (pid == 0) {
+			signal(SIGUSR1, SIG_DFL);
+			signal(SIGURG, SIG_DFL);
+			pthread_sigmask(SIG_SETMASK, &old, NULL);
+			execl("/bin/true", "true", (char *)NULL);
+			_exit(127);
+		}
+		CHECK_EQ(pthread_sigmask(SIG_SETMASK, NULL, &now), 0);
+		CHECK(sigismember(&now, SIGUSR1) && sigismember(&now, SIGURG));
+		CHECK_EQ(pthread_sigmask(SIG_SETMASK, &old, NULL), 0);
+		CHECK_EQ(wait_child(pid), 0);
+		CHECK_EQ(raise(SIGUSR1), 0);
+		CHECK_EQ(vfork_signals_seen, i + 1);
+	}
+	hogs_stop();
+}
+
 /* posix_spawn, system and popen in threads under load. */
 static void *spawner(void *arg)
 {

@@ -3,7 +3,7 @@
 // Type-stable: a struct g is reused but never unmapped, so sysmon, a waker or a granter may look at
 // one whose thread is dying. Each keeps the alternate signal stack it was once given.
 
-#include <sys/auxv.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 
@@ -11,13 +11,22 @@
 
 enum { G_CHUNK = 32 };
 
-static size_t altstack_size;
-
 // The kernel's frame (with AVX-512 or AMX state: AT_MINSIGSTKSZ) plus what our handler and the
 // program's handlers that may nest on it need. Virtual memory: touched only when used.
+// A handler of the program may nest on a forced park, so there is room for a large one, and a guard page.
 size_t g_altstack_size(void)
 {
-	return altstack_size ? altstack_size : 64 * 1024;
+	return 256 * 1024;
+}
+
+static void *altstack_alloc(void)
+{
+	char *p = os_mmap(4096 + g_altstack_size());
+
+	if (!p)
+		return NULL;
+	sys3(SYS_mprotect, p, 4096, PROT_NONE);
+	return p + 4096;
 }
 
 static bool gfree_refill(void)
@@ -53,12 +62,10 @@ struct g *g_alloc(void)
 
 	stack = gp->altstack;
 	if (!stack)
-		stack = os_mmap(g_altstack_size());
-	{
-		struct g *all = gp->alllink;
-
-		*gp = (struct g){.alllink = all, .altstack = stack};
-	}
+		stack = altstack_alloc();
+	// Others walk alllink at any time.
+	memset((char *)gp + sizeof gp->alllink, 0, sizeof *gp - sizeof gp->alllink);
+	gp->altstack = stack;
 	if (!stack) {
 		g_free(gp);
 		return NULL;

@@ -17,7 +17,7 @@
 extern const struct real_fn __start_real_fns[] __attribute__((visibility("hidden")));
 extern const struct real_fn __stop_real_fns[] __attribute__((visibility("hidden")));
 
-static bool resolved, off;
+static bool resolved, off, activating;
 
 void real_resolve(void)
 {
@@ -95,12 +95,15 @@ bool shim_activate(void)
 
 	if (likely(load_relaxed(&sched.active) == PHASE_ACTIVE))
 		return true;
+	if (!config.quantum)
+		return false; // a thread from a constructor that ran before ours
 	if (off || load_relaxed(&sched.active) == PHASE_OFF || tls.no_adopt)
+		return false;
+	if (xchg(&activating,
+		 true)) // a thread from before our constructor; its turn is another time
 		return false;
 	if (!resolved)
 		real_resolve();
-	if (!config.quantum)
-		return false; // a thread from a constructor that ran before ours
 	cgroup_init("");
 	r = sched_init(procs_now());
 	if (r < 0)
@@ -118,6 +121,7 @@ bool shim_activate(void)
 	gp->self = pthread_self();
 	signal_thread_start(gp);
 	store_relaxed(&sched.active, PHASE_ACTIVE);
+	store_relaxed(&activating, false);
 	sched_start(gp);
 	return true;
 }
@@ -129,5 +133,8 @@ bool deadline_from(struct deadline *d, clockid_t clock, const struct timespec *a
 	if (abs->tv_nsec < 0 || abs->tv_nsec >= 1000000000)
 		return false;
 	*d = (struct deadline){clock, *abs};
+	if (abs->tv_sec < 0)
+		d->at = (struct timespec){
+			0, 0}; // the kernel knows no time before 1970; it is over anyway
 	return true;
 }

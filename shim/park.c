@@ -201,7 +201,7 @@ int lot_acquire(struct g *gp, void *obj, lot_try_fn *try, int kind, enum wait_re
 					int64_t sec = until->at.tv_sec -
 						      os_clock(until->clock) / 1000000000;
 
-					last = sec <= interval / 1000000000;
+					last = sec <= interval / 1000000000 + 1;
 				}
 				int ended = -park_wait(gp, last ? until : &look, flags);
 
@@ -226,12 +226,11 @@ int lot_acquire(struct g *gp, void *obj, lot_try_fn *try, int kind, enum wait_re
 }
 
 // Unlink up to n waiters of addr, in order, chained by waitnext. writers_end: stop as rwlocks need it.
-static struct g *take(const void *addr, int n, bool rwlock)
+// The bucket's lock must be held.
+static struct g *take_locked(struct bucket *b, const void *addr, int n, bool rwlock)
 {
-	struct bucket *b = bucket_of(addr);
 	struct g *list = NULL, **end = &list, *next;
 
-	bucket_lock(b);
 	for (struct g *gp = b->head; gp && n > 0; gp = next) {
 		next = gp->waitnext;
 		if (gp->waitaddr != addr)
@@ -246,6 +245,16 @@ static struct g *take(const void *addr, int n, bool rwlock)
 		if (rwlock && gp->waitkind == LOT_WRITER)
 			break;
 	}
+	return list;
+}
+
+static struct g *take(const void *addr, int n, bool rwlock)
+{
+	struct bucket *b = bucket_of(addr);
+	struct g *list;
+
+	bucket_lock(b);
+	list = take_locked(b, addr, n, rwlock);
 	bucket_unlock(b);
 	return list;
 }
@@ -320,24 +329,28 @@ bool lot_broadcast(const void *cond, const void *held)
 bool lot_barrier(struct g *gp, const void *addr, unsigned count)
 {
 	struct bucket *b = bucket_of(addr);
+	struct g *list = NULL;
 	unsigned here = 0;
+	bool last;
 
 	bucket_lock(b);
 	for (struct g *w = b->head; w; w = w->waitnext)
 		here += w->waitaddr == addr;
-	if (here + 1 < count) {
+	last = here + 1 >= count;
+	if (last) {
+		// In the same section: a thread of the next round must not count this one's waiters.
+		list = take_locked(b, addr, (int)here, false);
+	} else {
 		gp->waitkind = LOT_ANY;
 		gp->waitmoved = false;
 		append(b, gp, addr);
 	}
 	bucket_unlock(b);
-	if (here + 1 >= count) {
-		// A thread of the next round cannot be among the waiters: this round's last one is us.
-		lot_wake(addr, (int)here);
-		return true;
-	}
-	lot_wait(gp, WAIT_BARRIER, NULL, 0);
-	return false;
+	if (last)
+		ready_all(list);
+	else
+		lot_wait(gp, WAIT_BARRIER, NULL, 0);
+	return last;
 }
 
 void lot_reset_in_child(void)

@@ -250,8 +250,6 @@ int park_wait(struct g *gp, const struct deadline *until, unsigned flags)
 	uint32_t n, any = gp->sigcount, norestart = gp->signorestart;
 	int r = 0;
 
-	gp->waiting = true; // the callers have set it where no signal could come between
-	compiler_barrier();
 	for (;;) {
 		n = load_acquire(&gp->note); // pairs with fetch_or in grant: gp->p and pseq are set
 		if (n & NOTE_GRANTED || !*(volatile bool *)&gp->waiting) {
@@ -277,9 +275,11 @@ int park_wait(struct g *gp, const struct deadline *until, unsigned flags)
 		fetch_and(&gp->note,
 			  ~(uint32_t)(NOTE_GRANTED | NOTE_SLEEPING)); // ours alone by now
 	else
-		fetch_and(&gp->note, ~(uint32_t)(NOTE_SLEEPING | NOTE_CANCEL)); // against grant
+		fetch_and(&gp->note, // against grant
+			  ~(uint32_t)(NOTE_SLEEPING | (r == -ECANCELED ? NOTE_CANCEL : 0)));
 	compiler_barrier();
-	gp->waiting = false;
+	if (r == 0)
+		gp->waiting = false; // else the caller still has to settle who ends the wait
 	return r;
 }
 
@@ -289,11 +289,18 @@ static void queue_for_p(struct g *gp)
 	struct p *pp;
 	int64_t now;
 
+	if (unlikely(load_relaxed(&sched.active) ==
+		     PHASE_DORMANT)) { // in a forked child, back from a handler
+		gp->p = NULL;
+		gp->waiting = false;
+		return;
+	}
 	critical_enter();
 	now = os_nanotime();
 	pp = pidleget();
 	if (pp) {
 		wirep(pp, gp, now, false);
+		gp->waiting = false;
 		critical_leave();
 		return;
 	}
@@ -301,6 +308,7 @@ static void queue_for_p(struct g *gp)
 	if (unlikely(load_relaxed(&sched.open))) {
 		store_relaxed(&gp->preempt, false);
 		store_relaxed(&gp->status, G_RUNNING);
+		gp->waiting = false;
 		critical_leave();
 		return;
 	}
@@ -333,9 +341,9 @@ void goready(struct g *gp)
 		critical_leave();
 		return;
 	}
-	store_relaxed(&gp->park, PARK_NONE);
 	gp->runnable_since = os_nanotime();
 	store_relaxed(&gp->status, G_RUNNABLE);
+	store_relaxed(&gp->park, PARK_NONE);
 	pp = pidleget();
 	if (pp) {
 		grant(pp, gp, false);
@@ -432,11 +440,14 @@ void entersyscallblock(struct g *gp)
 	entersyscall(gp);
 }
 
-// The P is gone: take an idle one, run on credit, or queue. gp->status is G_RUNNING already.
+// The P is gone: take an idle one, run on credit, or queue.
 void exitsyscall_slow(struct g *gp)
 {
 	struct p *pp;
 
+	store_relaxed(&gp->status, G_RUNNING);
+	if (unlikely(load_relaxed(&sched.active) == PHASE_DORMANT)) // as in queue_for_p
+		return;
 	critical_enter();
 	gp->p = NULL;
 	pp = pidleget();
@@ -458,6 +469,39 @@ void exitsyscall_slow(struct g *gp)
 		return;
 	}
 	queue_for_p(gp);
+}
+
+// The wait that a handler interrupted is given up: get a P, by ourselves or from who has readied us.
+static void settle(struct g *gp)
+{
+	if (load_relaxed(&gp->park) == PARK_PARKED && lot_leave(gp))
+		gounpark(gp);
+	else if (load_relaxed(&gp->park) == PARK_NONE && load_relaxed(&gp->status) == G_WAITING)
+		queue_for_p(gp); // interrupted between lot_leave and queue_for_p
+	else
+		park_wait(gp, NULL, 0);
+}
+
+// A handler of the program that ran on top of a wait or a system call is leaving by longjmp: end what it
+// interrupted as a spurious wake-up, and get a P again. If the handler only uses longjmp within
+// itself, the wait it returns to ends early, which every caller allows. True: there was something to end.
+bool park_abandon(void)
+{
+	struct g *gp = tls.self;
+
+	if (!gp || tls.g || !tls.frames)
+		return false;
+	tls.g = gp;
+	tls.no_adopt -= tls.frames;
+	tls.frames = 0;
+	if (!gp->waiting) {
+		exitsyscall(gp);
+		return true;
+	}
+	settle(gp);
+	gp->waiting = false;
+	signal_unmask_preempt(); // the handler may have interrupted a forced park
+	return true;
 }
 
 // --- life of a G ----------------------------------------------------------------------------------
@@ -502,9 +546,12 @@ void goexit(void)
 	struct g *gp = tls.self;
 	struct p *pp;
 
+	park_abandon(); // pthread_exit or a cancellation in a handler, on top of a wait
 	tls.no_adopt++;
 	if (!gp)
 		return;
+	if (gp->waiting)
+		settle(gp);    // asynchronous cancellation of a wait
 	entersyscallblock(gp); // hands the P on and waits for a signal on its way
 	tls.g = NULL;
 	tls.self = NULL;
@@ -538,10 +585,18 @@ void sched_reset_in_child(void)
 	sched.nprocs_made = 0;
 	sched.gfree = NULL;
 	for (gp = sched.allgs; gp; gp = gp->alllink) {
+		// As its thread finds it if the fork was in a handler that now returns.
+		gp->p = NULL;
+		gp->preempt = false;
+		gp->waiting = false;
+		gp->note = NOTE_NONE;
+		gp->park = PARK_NONE;
+		gp->waitaddr = NULL;
 		gp->status = G_IDLE;
 		gp->schedlink = sched.gfree;
 		sched.gfree = gp;
 	}
+	tls.vforked = 0;
 	if (sched.allp)
 		os_munmap(sched.allp, sizeof(struct p) * MAX_PROCS);
 	sched.allp = NULL;
@@ -595,28 +650,4 @@ void sched_open(void)
 {
 	store_relaxed(&sched.open, true);
 	procresize(MAX_PROCS);
-}
-
-// A handler of the program that ran on top of a wait or a system call is leaving by longjmp: end what it
-// interrupted as a spurious wake-up, and get a P again. If the handler only uses longjmp within
-// itself, the wait it returns to ends early, which every caller allows. True: there was something to end.
-bool park_abandon(void)
-{
-	struct g *gp = tls.self;
-
-	if (!gp || tls.g || !tls.frames)
-		return false;
-	tls.g = gp;
-	tls.no_adopt -= tls.frames;
-	tls.frames = 0;
-	if (!gp->waiting) {
-		exitsyscall(gp);
-		return true;
-	}
-	if (load_relaxed(&gp->park) == PARK_PARKED && lot_leave(gp))
-		gounpark(gp);
-	else
-		park_wait(gp, NULL, 0);
-	gp->waiting = false;
-	return true;
 }

@@ -175,6 +175,8 @@ int signal_sigaltstack(const stack_t *ss, stack_t *old);
 int signal_sigmask(int how, const sigset_t *set, sigset_t *old);
 void signal_thread_start(struct g *gp); // alternate stack, mask
 void signal_thread_exit(struct g *gp);
+void signal_unmask_preempt(void); // after a longjmp out of a forced park
+void signal_vfork(bool begins);	  // the child starts with the mask that the program set
 void signal_forward(int sig, siginfo_t *info, void *uc); // to the program's handler
 void signal_prepare_exec(void); // what the new image inherits is what the program set
 void signal_exec_failed(void);

@@ -133,7 +133,7 @@ static void call_handler(const struct kernel_sigaction *ka, int sig, siginfo_t *
 	struct g *self = tls.self, *saved = tls.g;
 	bool urg_blocked = self && self->urg_blocked;
 	// Without a P: asleep in park_wait, or in a system call.
-	bool pless = saved && (saved->waiting || load_relaxed(&saved->status) == G_SYSCALL);
+	bool pless = saved && (saved->waiting || load_relaxed(&saved->status) != G_RUNNING);
 
 	if (pless) {
 		tls.g = NULL;
@@ -351,8 +351,24 @@ void signal_thread_exit(struct g *gp)
 {
 	stack_t ss = {.ss_flags = SS_DISABLE};
 
-	if (gp->prog_altstack.ss_flags & SS_DISABLE)
-		sys2(SYS_sigaltstack, &ss, NULL);
+	// Refused while the thread runs on it (pthread_exit in a handler): then the next G gets a new one.
+	if (gp->prog_altstack.ss_flags & SS_DISABLE && sys2(SYS_sigaltstack, &ss, NULL) < 0)
+		gp->altstack = NULL;
+}
+
+void signal_unmask_preempt(void)
+{
+	uint64_t bits = BIT(config.signal) | BIT(SIG_CANCEL);
+
+	kernel_mask(SIG_UNBLOCK, &bits, NULL);
+}
+
+void signal_vfork(bool begins)
+{
+	uint64_t bit = BIT(config.signal);
+
+	if (tls.self && tls.self->urg_blocked)
+		kernel_mask(begins ? SIG_BLOCK : SIG_UNBLOCK, &bit, NULL);
 }
 
 int signal_sigaltstack(const stack_t *ss, stack_t *old)
@@ -409,7 +425,7 @@ void signal_prepare_exec(void)
 
 	if ((uintptr_t)dispositions[config.signal].handler == 1)
 		kernel_set(config.signal, &dispositions[config.signal], NULL);
-	if (gp && gp->urg_blocked)
+	if (gp && gp->urg_blocked && !tls.vforked) // a vfork child has the true mask already
 		kernel_mask(SIG_BLOCK, &bit, NULL);
 }
 
@@ -422,7 +438,7 @@ void signal_exec_failed(void)
 		return;
 	if ((uintptr_t)dispositions[config.signal].handler == 1)
 		kernel_set(config.signal, &ours, NULL);
-	if (gp->urg_blocked)
+	if (gp->urg_blocked && !tls.vforked)
 		kernel_mask(SIG_UNBLOCK, &bit, NULL);
 }
 

@@ -10,6 +10,7 @@
 // It is not a pthread: libc does not know it, so it is in nobody's list of threads to signal or join, and
 // every signal is blocked in it. It never calls libc and has no G.
 
+#include <errno.h>
 #include <sys/syscall.h>
 
 #include "shim.h"
@@ -59,7 +60,9 @@ static bool blocked_unseen(struct g *gp, uint64_t word)
 
 	gp->seq_seen = word;
 	gp->cpu_seen = cpu;
-	if (!still || cpu < 0)
+	if (cpu < 0) // gone without goexit, by a raw exit
+		return os_tgkill(gp->tid, 0) < 0;
+	if (!still)
 		return false;
 	state = os_thread_state(gp->tid);
 	return state == 'S' || state == 'D';
@@ -316,11 +319,21 @@ static void sysmon(void *arg)
 	}
 }
 
+static void nothing(void *arg)
+{
+	(void)arg;
+}
+
 // Make room for a thread of the program where RLIMIT_NPROC allows no more: end for good, and let
 // everybody run. True: it was there, and its slot is free now or soon.
 bool sysmon_stop(void)
 {
-	if (tid <= 0 || xchg(&stopping, 1)) // once; pairs with the loop in sysmon
+	static int probes; // each leaves its stack behind
+
+	// EAGAIN may have been for something else, a huge stack.
+	if (tid <= 0 || probes >= 16 || (probes++, os_spawn(nothing, NULL)) != -EAGAIN)
+		return false;
+	if (xchg(&stopping, 1)) // once; pairs with the loop in sysmon
 		return false;
 	sched_open();
 	xchg(&asleep, 0); // as sysmon_kick

@@ -77,11 +77,13 @@ enum { NOTE_NONE = 0, NOTE_SLEEPING = 1, NOTE_GRANTED = 2, NOTE_CANCEL = 4 };
 struct p;
 
 struct g {
+	struct g
+		*alllink; // all Gs ever made, newest first; never unlinked or cleared (type-stable)
+
 	// Identity. Set by the owning thread when it starts; tid and self are stable while alive.
 	int tid;
 	uint32_t goid;
 	pthread_t self;
-	struct g *alllink;   // all Gs ever made, newest first; never unlinked (type-stable memory)
 	struct g *schedlink; // next in the one queue (global run queue, free list) this G is in
 
 	// Scheduling. Written by the owning thread while running, by the granter otherwise.
@@ -210,6 +212,7 @@ struct tls {
 	struct g *self;	   // the thread's G even while g is NULL
 	uint32_t critical; // > 0: the program's signal handlers are deferred
 	uint32_t frames;   // program handlers running on top of a wait or system call
+	struct g *vfork_g; // what g was before vfork
 	uint32_t vforked;  // > 0: between vfork and the return to its parent side
 	uint32_t no_adopt; // > 0: do not make this thread a G (dying, vfork child, in a handler)
 	bool sig_deferred; // one signal is held back until critical is 0, all others are masked

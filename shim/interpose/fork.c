@@ -22,9 +22,13 @@ REAL_FN(execvpe);
 REAL_FN(fexecve);
 REAL_FN(execveat);
 
-// In the child of a fork; idempotent. Signal-safe (_Fork).
+// Counts them: when fork returns, a child handler of the program may have begun anew with threads already.
+static unsigned resets;
+
+// In the child of a fork. Signal-safe (_Fork).
 void shim_child_after_fork(void)
 {
+	resets++;
 	if (load_relaxed(&sched.active) != PHASE_ACTIVE)
 		return;
 	signal_reset_in_child();
@@ -43,11 +47,12 @@ __attribute__((constructor(102))) static void register_child(void)
 static pid_t do_fork(pid_t (*real)(void))
 {
 	struct g *gp = getg();
+	unsigned before = resets;
 	pid_t pid;
 
 	if (!gp) {
 		pid = real();
-		if (pid == 0)
+		if (pid == 0 && resets == before)
 			shim_child_after_fork();
 		return pid;
 	}
@@ -56,7 +61,8 @@ static pid_t do_fork(pid_t (*real)(void))
 	tls.no_adopt++;
 	pid = real();
 	if (pid == 0) {
-		shim_child_after_fork();
+		if (resets == before)
+			shim_child_after_fork();
 		return 0;
 	}
 	tls.no_adopt--;
@@ -85,26 +91,27 @@ void vfork_prepare(void)
 {
 	struct g *gp = getg();
 
-	if (tls.vforked) {
-		tls.vforked++;
-	} else if (gp) {
+	if (load_relaxed(&sched.active) != PHASE_ACTIVE || tls.vforked++)
+		return;
+	tls.vfork_g = gp;
+	if (gp) {
 		entersyscallblock(gp);
 		tls.g = NULL;
 		tls.no_adopt++;
-		tls.vforked = 1;
 	}
+	signal_vfork(true);
 }
 
 // The parent's side is back, or vfork failed. ret: of the system call. Returns what vfork returns.
 long vfork_parent(long ret)
 {
-	if (tls.vforked > 1) {
-		tls.vforked--;
-	} else if (tls.vforked == 1) {
-		tls.vforked = 0;
-		tls.no_adopt--;
-		tls.g = tls.self;
-		exitsyscall(tls.g);
+	if (tls.vforked && --tls.vforked == 0) {
+		signal_vfork(false);
+		if (tls.vfork_g) {
+			tls.no_adopt--;
+			tls.g = tls.vfork_g;
+			exitsyscall(tls.g);
+		}
 	}
 	if (ret < 0) {
 		errno = (int)-ret;

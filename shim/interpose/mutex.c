@@ -55,7 +55,8 @@ __attribute__((noinline)) static int lock_slow(struct g *gp, pthread_mutex_t *m,
 
 	if (took(r))
 		return r;
-	gp->locks--;
+	if (gp->locks)
+		gp->locks--;
 	if (r != EBUSY)
 		return r;
 	if (deadlocks(gp, m))

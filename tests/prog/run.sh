@@ -56,6 +56,9 @@ one() {
 		wait $watcher 2>/dev/null
 	fi
 	rm -f "$out.hang"
+	# Where the library must step aside it says so, and nothing else.
+	[ "$name" != rlimit_nproc ] ||
+		sed -i '/^libpreempt: .*without the scheduler$/d' "$out"
 	if [ $status -eq 77 ]; then
 		cat "$out" >&2
 		[ $result -ne 0 ] || result=77

@@ -390,6 +390,104 @@ CASE_STRESS(fork_atfork)
 	CHECK_EQ(atomic_load(&atforks), 10);
 }
 
+/* An atfork handler of the child may already create and join threads. */
+static int fork_child_made;
+
+static void fork_child_handler(void)
+{
+	watchdog();
+	CHECK(join(spawn(child_worker, &fork_child_made)) == &fork_child_made);
+	fork_child_made++;
+}
+
+static void fork_child_check(void *arg)
+{
+	CHECK_EQ(fork_child_made, 1);
+	child_with_threads(arg);
+}
+
+CASE_STRESS(fork_child_threads)
+{
+	pthread_t t[4];
+
+	CHECK_EQ(pthread_atfork(NULL, NULL, fork_child_handler), 0);
+	for (int i = 0; i < 4; i++)
+		t[i] = spawn(worker, NULL);
+	for (int i = 0; i < 10; i++)
+		CHECK_EQ(in_child(fork_child_check, NULL), 0);
+	CHECK_EQ(fork_child_made, 0);
+	atomic_store(&work_end, 1);
+	for (int i = 0; i < 4; i++)
+		join(t[i]);
+}
+
+/* A handler forks in a thread that is in read: both processes return from it, and read on or see
+ * EINTR, as SA_RESTART has it. */
+static int fork_pipe[2];
+static atomic_int fork_reading, fork_pid;
+
+static void fork_handler(int sig)
+{
+	int e = errno;
+	pid_t pid = fork();
+
+	(void)sig;
+	CHECK(pid >= 0);
+	if (pid == 0)
+		watchdog();
+	atomic_store(&fork_pid, pid);
+	errno = e;
+}
+
+static void *fork_reader(void *arg)
+{
+	bool restart = arg != NULL;
+	char c = 0;
+	ssize_t r;
+
+	atomic_store(&fork_reading, 1);
+	while ((r = read(fork_pipe[0], &c, 1)) < 0) {
+		CHECK_EQ(errno, EINTR);
+		CHECK(!restart);
+	}
+	CHECK_EQ(r, 1);
+	CHECK_EQ(c, 'x');
+	if (atomic_load(&fork_pid) == 0) {
+		child_with_threads(NULL);
+		_exit(23);
+	}
+	/* Here, as the child's watchdog kills it when the thread that forked it ends. */
+	CHECK_EQ(wait_child(atomic_load(&fork_pid)), 23 << 8);
+	return arg;
+}
+
+CASE_STRESS(fork_in_handler)
+{
+	struct sigaction sa = {.sa_handler = fork_handler};
+
+	hogs_start(2);
+	for (intptr_t i = 0; i < 20; i++) {
+		pthread_t t;
+
+		sa.sa_flags = i & 1 ? SA_RESTART : 0;
+		CHECK_EQ(sigaction(SIGUSR1, &sa, NULL), 0);
+		CHECK_EQ(pipe(fork_pipe), 0);
+		atomic_store(&fork_reading, 0);
+		atomic_store(&fork_pid, -1);
+		t = spawn(fork_reader, (void *)(i & 1));
+		AWAIT(&fork_reading, 1);
+		sleep_ns(MS);
+		CHECK_EQ(pthread_kill(t, SIGUSR1), 0);
+		while (atomic_load(&fork_pid) < 0)
+			sleep_ns(100000);
+		CHECK_EQ(write(fork_pipe[1], "xx", 2), 2); /* one for each */
+		CHECK(join(t) == (void *)(i & 1));
+		CHECK_EQ(close(fork_pipe[0]), 0);
+		CHECK_EQ(close(fork_pipe[1]), 0);
+	}
+	hogs_stop();
+}
+
 /* A child of a child, each with threads. */
 static void grandchild(void *arg)
 {

@@ -602,3 +602,126 @@ CASE_STRESS(once_cancel)
 	CHECK(join(b) == NULL);
 	CHECK_EQ(atomic_load(&again_n), 2);
 }
+
+/* A barrier of 2 that 4 or 6 threads share: each wait pairs with one other, whoever comes, and one
+ * of the two is serial. The waits are taken from a common even number, so that no thread is left
+ * without a partner. */
+static atomic_int many_left, many_serial, many_waits;
+
+static void *many_main(void *arg)
+{
+	while (atomic_fetch_sub(&many_left, 1) > 0) {
+		int r = pthread_barrier_wait(&bar);
+
+		CHECK(r == 0 || r == PTHREAD_BARRIER_SERIAL_THREAD);
+		atomic_fetch_add(&many_waits, 1);
+		if (r)
+			atomic_fetch_add(&many_serial, 1);
+	}
+	return arg;
+}
+
+CASE_STRESS(barrier_many)
+{
+	pthread_t t[6];
+
+	for (int n = 4; n <= 6; n += 2) {
+		CHECK_EQ(pthread_barrier_init(&bar, NULL, 2), 0);
+		atomic_store(&many_left, 200 * n);
+		atomic_store(&many_serial, 0);
+		atomic_store(&many_waits, 0);
+		for (int i = 0; i < n; i++)
+			t[i] = spawn(many_main, NULL);
+		for (int i = 0; i < n; i++)
+			join(t[i]);
+		CHECK_EQ(atomic_load(&many_waits), 200 * n);
+		CHECK_EQ(atomic_load(&many_serial), 100 * n);
+		CHECK_EQ(pthread_barrier_destroy(&bar), 0);
+	}
+}
+
+/* Deadlines in this second and the next are kept to: never early, and not by a second late. What
+ * a busy machine makes late once is tried again. */
+static pthread_mutex_t across_lock = PTHREAD_MUTEX_INITIALIZER;
+static sem_t across_sem;
+
+struct across {
+	int ms;
+	bool sem;
+	long long late;
+};
+
+static void *across_main(void *arg)
+{
+	struct across *a = arg;
+	struct timespec ts = after(CLOCK_REALTIME, a->ms * MS);
+
+	if (a->sem)
+		CHECK_ERRNO(sem_timedwait(&across_sem, &ts), ETIMEDOUT);
+	else
+		CHECK_EQ(pthread_mutex_timedlock(&across_lock, &ts), ETIMEDOUT);
+	a->late = now(CLOCK_REALTIME) - (ts.tv_sec * SEC + ts.tv_nsec);
+	CHECK(a->late >= 0);
+	return NULL;
+}
+
+CASE(timed_across_second)
+{
+	struct across a[] = {
+		{300, false, 0}, {300, true, 0},   {550, false, 0},  {550, true, 0},
+		{800, false, 0}, {800, true, 0},   {1050, false, 0}, {1050, true, 0},
+		{999, false, 0}, {1300, false, 0}, {1300, true, 0},
+	};
+	pthread_t t[ARRAY_SIZE(a)];
+	long long late = 0;
+
+	CHECK_EQ(sem_init(&across_sem, 0, 0), 0);
+	CHECK_EQ(pthread_mutex_lock(&across_lock), 0);
+	for (int k = 0; k < 3; k++) {
+		late = 0;
+		for (size_t i = 0; i < ARRAY_SIZE(a); i++)
+			t[i] = spawn(across_main, &a[i]);
+		for (size_t i = 0; i < ARRAY_SIZE(a); i++) {
+			join(t[i]);
+			if (a[i].late > late)
+				late = a[i].late;
+		}
+		if (late <= 60 * MS)
+			return;
+	}
+	CHECK(late <= 60 * MS);
+}
+
+/* A deadline before 1970 has passed: nobody waits for it, and cond_timedwait has its mutex again.
+ * What is free is still taken. */
+static void *before_1970_main(void *arg)
+{
+	static pthread_cond_t cond = PTHREAD_COND_INITIALIZER;
+	static pthread_mutex_t mine = PTHREAD_MUTEX_INITIALIZER, other = PTHREAD_MUTEX_INITIALIZER;
+	struct timespec ts = {.tv_sec = -5, .tv_nsec = 999999999};
+
+	for (int i = 0; i < 20; i++) {
+		CHECK_EQ(pthread_mutex_lock(&mine), 0);
+		CHECK_EQ(pthread_cond_timedwait(&cond, &mine, &ts), ETIMEDOUT);
+		CHECK_EQ(pthread_cond_clockwait(&cond, &mine, CLOCK_MONOTONIC, &ts), ETIMEDOUT);
+		CHECK_EQ(pthread_mutex_trylock(&mine), EBUSY);
+		CHECK_EQ(pthread_mutex_unlock(&mine), 0);
+		CHECK_EQ(pthread_mutex_timedlock(&across_lock, &ts), ETIMEDOUT);
+		CHECK_EQ(pthread_mutex_clocklock(&across_lock, CLOCK_MONOTONIC, &ts), ETIMEDOUT);
+		CHECK_EQ(pthread_mutex_timedlock(&other, &ts), 0);
+		CHECK_EQ(pthread_mutex_unlock(&other), 0);
+		CHECK_ERRNO(sem_timedwait(&across_sem, &ts), ETIMEDOUT);
+		CHECK_ERRNO(sem_clockwait(&across_sem, CLOCK_MONOTONIC, &ts), ETIMEDOUT);
+		CHECK_EQ(sem_post(&across_sem), 0);
+		CHECK_EQ(sem_timedwait(&across_sem, &ts), 0);
+	}
+	return arg;
+}
+
+CASE(deadline_before_1970)
+{
+	CHECK_EQ(sem_init(&across_sem, 0, 0), 0);
+	CHECK_EQ(pthread_mutex_lock(&across_lock), 0);
+	join(spawn(before_1970_main, NULL));
+	CHECK_EQ(pthread_mutex_unlock(&across_lock), 0);
+}

@@ -563,3 +563,103 @@ CASE(odd_name)
 	for (int i = 0; i < 4; i++)
 		join(t[i]);
 }
+
+/* A handler that ends its thread, found in cond_wait or sem_wait: the cleanup handlers run, the
+ * condition, the mutex and the semaphore serve the others. Whether the thread has the mutex again
+ * in its cleanup handlers is not asked: no standard promises it outside of cancellation. */
+static pthread_mutex_t end_lock = PTHREAD_ERRORCHECK_MUTEX_INITIALIZER_NP;
+static pthread_cond_t end_cond;
+static sem_t end_sem;
+static int end_go;
+static atomic_int end_in, end_cleaned;
+
+static void end_handler(int sig)
+{
+	(void)sig;
+	pthread_exit(&end_go);
+}
+
+static void end_unlock(void *arg)
+{
+	int r = pthread_mutex_unlock(arg);
+
+	CHECK(r == 0 || r == EPERM);
+	atomic_fetch_add(&end_cleaned, 1);
+}
+
+static void *end_in_cond(void *arg)
+{
+	CHECK_EQ(pthread_mutex_lock(&end_lock), 0);
+	pthread_cleanup_push(end_unlock, &end_lock);
+	atomic_store((atomic_int *)arg, gettid());
+	atomic_fetch_add(&end_in, 1);
+	while (!end_go)
+		CHECK_EQ(pthread_cond_wait(&end_cond, &end_lock), 0);
+	pthread_cleanup_pop(1);
+	return NULL;
+}
+
+static void *end_in_sem(void *arg)
+{
+	atomic_store((atomic_int *)arg, gettid());
+	atomic_fetch_add(&end_in, 1);
+	CHECK_EQ(sem_wait(&end_sem), 0);
+	return NULL;
+}
+
+/* Until the kernel has it asleep. */
+static void end_asleep(int tid)
+{
+	char path[64], line[512];
+
+	snprintf(path, sizeof(path), "/proc/self/task/%d/stat", tid);
+	for (int same = 0; same < 3;) {
+		FILE *f = fopen(path, "r");
+		char *p;
+
+		if (!f)
+			skip("no /proc");
+		CHECK(fgets(line, sizeof(line), f) != NULL);
+		fclose(f);
+		p = strrchr(line, ')');
+		same = p && p[2] == 'S' ? same + 1 : 0;
+		sleep_ns(200000);
+	}
+}
+
+CASE_STRESS(exit_in_handler)
+{
+	struct sigaction sa = {.sa_handler = end_handler};
+	pthread_t t[4];
+	atomic_int tid[4];
+
+	CHECK_EQ(sigaction(SIGUSR1, &sa, NULL), 0);
+	for (int k = 0; k < 50; k++) {
+		CHECK_EQ(pthread_cond_init(&end_cond, NULL), 0);
+		CHECK_EQ(sem_init(&end_sem, 0, 0), 0);
+		end_go = 0;
+		atomic_store(&end_in, 0);
+		atomic_store(&end_cleaned, 0);
+		for (int i = 0; i < 4; i++)
+			t[i] = spawn(i < 2 ? end_in_cond : end_in_sem, &tid[i]);
+		AWAIT(&end_in, 4);
+		CHECK_EQ(pthread_mutex_lock(&end_lock), 0); /* so both have released it */
+		CHECK_EQ(pthread_mutex_unlock(&end_lock), 0);
+		for (int i = 0; i < 4; i += 2) {
+			end_asleep(atomic_load(&tid[i]));
+			CHECK_EQ(pthread_kill(t[i], SIGUSR1), 0);
+			CHECK(join(t[i]) == &end_go);
+		}
+		CHECK_EQ(atomic_load(&end_cleaned), 1);
+		CHECK_EQ(pthread_mutex_lock(&end_lock), 0);
+		end_go = 1;
+		CHECK_EQ(pthread_cond_broadcast(&end_cond), 0);
+		CHECK_EQ(pthread_mutex_unlock(&end_lock), 0);
+		CHECK_EQ(sem_post(&end_sem), 0);
+		CHECK(join(t[1]) == NULL);
+		CHECK(join(t[3]) == NULL);
+		CHECK_EQ(atomic_load(&end_cleaned), 2);
+		CHECK_EQ(pthread_cond_destroy(&end_cond), 0);
+		CHECK_EQ(sem_destroy(&end_sem), 0);
+	}
+}

@@ -537,7 +537,7 @@ void gostart(struct g *gp)
 {
 	become(gp);
 	signal_thread_start(gp);
-	queue_for_p(gp);
+	park_wait(gp, NULL, 0);
 }
 
 // The calling thread leaves for good; what remains of it runs ungated and is never adopted.

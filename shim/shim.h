@@ -61,8 +61,9 @@ struct g *globrunqget(struct p *pp, uint32_t max); // pp gets the rest of a batc
 int sched_init(int nprocs);	 // P pool; 0 or -errno
 void sched_start(struct g *gp);	 // the calling thread becomes gp and takes a P without waiting
 void sched_reset_in_child(void); // after fork: one thread, dormant
-void gostart(struct g *gp);	 // a new thread becomes gp; returns once it holds a P
-void goexit(void);		 // the calling thread leaves the scheduler, its P goes on
+void gostart(
+	struct g *gp); // a new thread becomes gp, which was made parked; returns once it holds a P
+void goexit(void);     // the calling thread leaves the scheduler, its P goes on
 void gosched(struct g *gp, enum g_status as); // let others run: as = G_RUNNABLE or G_PREEMPTED
 void preempt_check_slow(struct g *gp);
 bool gopark_begin(struct g *gp, enum wait_reason why); // false: was readied already, P is kept

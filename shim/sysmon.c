@@ -86,6 +86,8 @@ static int64_t watch_running(struct p *pp, uint64_t word, struct g *gp, int64_t 
 {
 	int64_t end, next;
 
+	if (!load_relaxed(&gp->tid))
+		return now + mon.tick; // its thread has not started yet
 	if (pp->sysmon.schedtick != load_relaxed(&pp->schedtick)) {
 		pp->sysmon.schedtick = load_relaxed(&pp->schedtick);
 		pp->sysmon.next_signal = 0;

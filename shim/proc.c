@@ -540,18 +540,26 @@ void gostart(struct g *gp)
 	park_wait(gp, NULL, 0);
 }
 
+// This thread is unwinding from a wait that it will not go back to: pthread_exit or a cancellation in a
+// handler on top of it, or asynchronous cancellation.
+void park_settle(void)
+{
+	struct g *gp = tls.self;
+
+	if (!park_abandon() && gp && gp->waiting)
+		settle(gp);
+}
+
 // The calling thread leaves for good; what remains of it runs ungated and is never adopted.
 void goexit(void)
 {
 	struct g *gp = tls.self;
 	struct p *pp;
 
-	park_abandon(); // pthread_exit or a cancellation in a handler, on top of a wait
+	park_settle();
 	tls.no_adopt++;
 	if (!gp)
 		return;
-	if (gp->waiting)
-		settle(gp);    // asynchronous cancellation of a wait
 	entersyscallblock(gp); // hands the P on and waits for a signal on its way
 	tls.g = NULL;
 	tls.self = NULL;

@@ -84,6 +84,7 @@ void handoffp(struct p *pp);		   // pp pinned: give it to whom it is due, or let
 bool retakep(struct p *pp, uint64_t word); // CAS word away; true: pp is pinned by the caller
 struct p *pin(struct g *gp);
 void procresize(int nprocs);
+void park_settle(void);	 // the thread unwinds from its wait for good
 bool park_abandon(void); // longjmp out of a handler that ran on a waiting thread
 
 static inline bool demand(void)

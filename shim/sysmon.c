@@ -18,7 +18,8 @@
 static const int64_t US = 1000, MS = 1000000;
 enum {
 	TICK_MIN = 50000,	// ns; below it timers on virtual machines are late anyway
-	TICK_MAX = 2000000,	// ns
+	TICK_MAX = 1000000,	// ns
+	CONFIRM = 200000,	// ns between the first look at a holder and the second
 	FRUITLESS = 20,		// looks before the interval starts to double
 	LINGER = 10,		// short sleeps without demand before the long one
 	RETAKE_AFTER = 20000,	// ns in one system call; Go's sysmon tick
@@ -85,6 +86,7 @@ static void take_and_hand_off(struct p *pp, uint64_t word, struct g *gp, uint64_
 static int64_t watch_running(struct p *pp, uint64_t word, struct g *gp, int64_t now)
 {
 	int64_t end, next;
+	bool first;
 
 	if (!load_relaxed(&gp->tid))
 		return now + mon.tick; // its thread has not started yet
@@ -94,13 +96,15 @@ static int64_t watch_running(struct p *pp, uint64_t word, struct g *gp, int64_t 
 		pp->sysmon.backoff = 50 * US;
 		pp->sysmon.requested = pp->sysmon.spared = false;
 	}
+	first = gp->seq_seen != word;
 	if (blocked_unseen(gp, word)) {
 		take_and_hand_off(pp, word, gp, &stats.retakes_opaque);
 		return now + mon.tick;
 	}
 	end = load_relaxed(&pp->slice_start) + sched.policy->slice(gp);
 	if (now < end)
-		return end;
+		return first ? earlier(end, now + CONFIRM)
+			     : end; // a new holder: has it blocked at once?
 	if (!pp->sysmon.requested) {
 		pp->sysmon.requested = true;
 		STAT(preempt_requested);

@@ -31,10 +31,19 @@ static bool glibc_has_waiters(const pthread_cond_t *c)
 	return load_relaxed(&c->__data.__wrefs) >> 3;
 }
 
+// The wait ends for good: a handler on top of it called pthread_exit, or cancellation is asynchronous. As in
+// glibc's own wait, the mutex is held again before the program's cleanup handlers run.
+static void wait_left(void *mutex)
+{
+	park_settle();
+	pthread_mutex_lock(mutex);
+}
+
 static int wait_in_lot(struct g *gp, pthread_cond_t *c, pthread_mutex_t *m,
 		       const struct deadline *until)
 {
-	int r, relock;
+	int relock;
+	volatile int r; // lives across the setjmp in pthread_cleanup_push
 
 	pthread_testcancel();
 	gp->waitmutex = mutex_is_glibcs(m) ? NULL : m;
@@ -45,7 +54,9 @@ static int wait_in_lot(struct g *gp, pthread_cond_t *c, pthread_mutex_t *m,
 			lot_absorb(gp);
 		return r;
 	}
+	pthread_cleanup_push(wait_left, m);
 	r = lot_wait(gp, WAIT_COND, until, PARK_CANCEL);
+	pthread_cleanup_pop(0);
 	relock = pthread_mutex_lock(m);
 	if (r == ECANCELED) {
 		pthread_testcancel(); // does not return unless cancellation is disabled

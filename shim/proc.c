@@ -554,7 +554,6 @@ void park_settle(void)
 void goexit(void)
 {
 	struct g *gp = tls.self;
-	struct p *pp;
 
 	park_settle();
 	tls.no_adopt++;
@@ -568,9 +567,6 @@ void goexit(void)
 	stats_thread_exit(gp);
 	store_relaxed(&gp->status, G_DEAD);
 	fetch_sub(&sched.ngs, 1); // a count only
-	pp = gp->p;
-	if (pp)
-		throw("goexit: dying thread holds a P");
 	g_free(gp);
 }
 

@@ -69,6 +69,16 @@ static bool blocked_unseen(struct g *gp, uint64_t word)
 	return state == 'S' || state == 'D';
 }
 
+// Send a preemption signal. One that did not arrive for long (the thread blocks it by means that we do
+// not see) is given up, so that another can be sent; should it come after all, it is swallowed.
+static void signal_g(struct g *gp, const struct p *pp, uint64_t word, int64_t now)
+{
+	if (load_relaxed(&gp->signal_pending) && now - gp->signal_at > SIGNAL_LOST)
+		store_relaxed(&gp->signal_pending, 0);
+	if (preempt_m(gp, pp, word))
+		gp->signal_at = now;
+}
+
 static void take_and_hand_off(struct p *pp, uint64_t word, struct g *gp, uint64_t *count)
 {
 	critical_enter();
@@ -125,11 +135,8 @@ static int64_t watch_running(struct p *pp, uint64_t word, struct g *gp, int64_t 
 	}
 	if (config.asyncpreemptoff || config.force_after == 0)
 		return now + MS;
-	if (load_relaxed(&gp->signal_pending) && now - gp->signal_at > SIGNAL_LOST)
-		store_relaxed(&gp->signal_pending, 0);
 	if (now >= pp->sysmon.next_signal) {
-		gp->signal_at = now;
-		preempt_m(gp, pp, word);
+		signal_g(gp, pp, word, now);
 		next = now + pp->sysmon.backoff;
 		pp->sysmon.next_signal = next;
 		if (pp->sysmon.backoff < 5 * MS)
@@ -197,8 +204,7 @@ static int64_t watch_strays(int64_t now)
 	if (now < mon.next_strays)
 		return mon.next_strays;
 	// acquire: pairs with gfree_refill
-	for (struct g *gp = load_acquire(&sched.allgs); gp;
-	     gp = gp->alllink, n++) { // pairs with g.c
+	for (struct g *gp = load_acquire(&sched.allgs); gp; gp = gp->alllink, n++) {
 		int64_t cpu;
 
 		if (!is_stray(gp))
@@ -218,12 +224,8 @@ static int64_t watch_strays(int64_t now)
 				continue;
 			store_relaxed(&gp->grace_over, true);
 		}
-		if (load_relaxed(&gp->signal_pending) && now - gp->signal_at > SIGNAL_LOST)
-			store_relaxed(&gp->signal_pending, 0);
-		if (config.asyncpreemptoff || config.force_after == 0)
-			continue;
-		gp->signal_at = now;
-		preempt_m(gp, NULL, 0);
+		if (!config.asyncpreemptoff && config.force_after)
+			signal_g(gp, NULL, 0, now);
 	}
 	mon.next_strays = now + n * US + (found ? 100 * US : mon.tick);
 	return mon.next_strays;

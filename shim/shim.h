@@ -8,6 +8,7 @@
 
 #pragma once
 
+#include "table.h"
 #include "types.h"
 
 // --- critical sections (signal.c) -------------------------------------------------------------
@@ -166,6 +167,54 @@ bool lot_broadcast(const void *cond, const void *held);
 // the others return false after the round, having parked.
 bool lot_barrier(struct g *gp, const void *addr, unsigned count);
 void lot_reset_in_child(void);
+
+// --- cache.c ----------------------------------------------------------------------------------
+// Which module: its build-id (size > 0), or device, inode, size, mtime in ns as four 64-bit numbers (size 0).
+struct module_id {
+	uint8_t id[TABLE_ID_MAX]; // rest is 0
+	uint32_t size;
+};
+// The directories, once, before any thread exists; empty strings or NULL: unset. A directory is only used while it
+// belongs to the effective user or root and nobody else may write to it.
+void cache_init(const char *dir, const char *xdg_cache_home, const char *home, const char *globs);
+// Map and check a table. 0, -ENOENT (build it), -EPERM (directory or file of somebody else's), -EBADMSG
+// (stale or corrupt: build it anew), or another -errno.
+int cache_open(const struct module_id *id, struct table *ret_table, size_t *ret_size);
+void cache_close(struct table *table, size_t size);
+// Where a builder puts it: 0 with the path, or -EPERM, -ENOENT (no directory can be used).
+int cache_path(const struct module_id *id, struct text *ret_path);
+uint64_t cache_globs_hash(const char *globs); // 0 for none
+
+// --- modules.c: which modules are mapped, and their tables ---------------------------------------
+void modules_init(void); // before any thread exists
+// The table of the module that pc lies in now, and its load bias (run-time minus link-time address), or
+// NULL: there is none (yet); the miss is noted for sysmon. Signal-safe, no locks, some 100 ns.
+const struct table *modules_find(uintptr_t pc, uintptr_t *ret_bias);
+int64_t
+modules_poll(int64_t now); // sysmon: look for new modules and tables; returns when to call again
+void modules_reset_in_child(void);
+
+// --- helper.c: the process that builds missing tables ---------------------------------------------
+void helper_init(const char *library,
+		 char *const envp[]);		   // finds the command; before any thread exists
+int helper_start(const char *const *paths, int n); // sysmon; 0 or -errno. One at a time
+int helper_poll(void); // sysmon; -EAGAIN: still running, -ECHILD: none, else its exit status
+
+// --- unwind.c -----------------------------------------------------------------------------------
+struct frame {
+	uintptr_t pc, sp, bp;
+};
+// One step up, by the tables. pc is exact in the first frame and a return address in the others (exact = false: look
+// up pc - 1). 1: ret_row describes frame's pc, and frame is now its caller. 0: it was the outermost. -1: unknown.
+// Reads only stack words in [frame->sp, stack_hi). Signal-safe.
+int unwind_step(struct frame *frame, bool exact, uintptr_t stack_hi,
+		const struct table_row **ret_row);
+
+// --- safepoint.c --------------------------------------------------------------------------------
+// Why a thread may not be stopped where it is; in the order of the checks.
+enum refusal { REFUSE_NOT, REFUSE_NO_TABLE, REFUSE_UNSAFE_PC, REFUSE_CRITICAL, REFUSE_STACK };
+// Go's isAsyncSafePoint: may a call be injected at frame? Signal-safe; stack under 1 KiB.
+enum refusal is_async_safe_point(const struct g *gp, const struct frame *frame);
 
 // --- signal.c ---------------------------------------------------------------------------------
 extern bool signal_movable; // the user did not choose the preemption signal

@@ -76,7 +76,7 @@ static bool can_preempt(struct g *gp)
 	}
 	if (!load_relaxed(&gp->preempt))
 		return false;
-	if (gp->locks && !gp->grace_over) {
+	if (gp->locks > 0 && !gp->grace_over) {
 		STAT(refused_locks);
 		return false;
 	}

@@ -350,7 +350,9 @@ void goready(struct g *gp)
 		critical_leave();
 		return;
 	}
-	pp = self ? pin(self) : NULL;
+	// A new thread goes to the global queue, with all that ran and were preempted: in the creator's ring it would
+	// come before those, and another P's share of them would be smaller or larger for as long as the ring lasts.
+	pp = self && gp->switches ? pin(self) : NULL;
 	ready(pp, gp, true);
 	if (pp)
 		unpin(self, pp);
@@ -402,7 +404,7 @@ void gosched(struct g *gp, enum g_status as)
 // the last one, or until sysmon says that it had its grace.
 void preempt_check_slow(struct g *gp)
 {
-	if (tls.critical || gp->waiting || (gp->locks && !gp->grace_over))
+	if (tls.critical || gp->waiting || (gp->locks > 0 && !gp->grace_over))
 		return;
 	if (gp->grace_over)
 		gp->locks = 0; // a second grace for the same hold would be one too many

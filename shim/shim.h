@@ -100,6 +100,27 @@ static inline void preempt_check(struct g *gp)
 		preempt_check_slow(gp);
 }
 
+// gp->locks, by its owner. Counted before the try, so that a preemption right after it sees a holder. The preemption
+// handler sets the count to 0 after a grace, also between the steps here: it may come out one too low, but
+// not below -1, and heals with the next pair. (It once wrapped round, and such a thread had its grace with every slice.)
+static inline void lock_counted(struct g *gp)
+{
+	gp->locks++;
+	compiler_barrier();
+}
+static inline void lock_not_counted(struct g *gp)
+{
+	compiler_barrier();
+	if (likely(gp->locks > 0))
+		gp->locks--;
+}
+// Unlocked; with the last lock a request that was deferred is taken. gp may be NULL.
+static inline void lock_released(struct g *gp)
+{
+	if (likely(gp && gp->locks > 0) && --gp->locks == 0)
+		preempt_check(gp);
+}
+
 // About to make a call that may block. The P stays, but sysmon may retake it. Keeps errno.
 static inline void entersyscall(struct g *gp)
 {

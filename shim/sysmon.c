@@ -120,7 +120,7 @@ static int64_t watch_running(struct p *pp, uint64_t word, struct g *gp, int64_t 
 		STAT(preempt_requested);
 	}
 	store_relaxed(&gp->preempt, true);
-	if (load_relaxed(&gp->locks)) {
+	if (load_relaxed(&gp->locks) > 0) {
 		int64_t grace_end = end + config.lock_grace;
 
 		if (now < grace_end) {
@@ -196,10 +196,12 @@ static bool is_stray(const struct g *gp)
 }
 
 // Make Gs that run without a P queue for one when they have used up their credit of CPU time. Looks at
-// every G, so the interval grows with their number.
+// every G, so the interval grows with their number; while all strays sleep in the kernel it is the ordinary tick (at
+// 100 us for ever, four of them cost two busy CPUs 6 %).
 static int64_t watch_strays(int64_t now)
 {
-	int n = 0, found = 0;
+	int n = 0;
+	bool active = false;
 
 	if (now < mon.next_strays)
 		return mon.next_strays;
@@ -209,17 +211,19 @@ static int64_t watch_strays(int64_t now)
 
 		if (!is_stray(gp))
 			continue;
-		found++;
 		cpu = os_thread_cputime(gp->tid);
 		if (gp->stray_seen != gp->run_since) {
 			gp->stray_seen = gp->run_since;
-			gp->cpu_seen = cpu;
+			gp->cpu_seen = gp->stray_cpu = cpu;
+			active = true;
 			continue;
 		}
+		active |= cpu != gp->stray_cpu;
+		gp->stray_cpu = cpu;
 		if (cpu - gp->cpu_seen < config.credit)
 			continue;
 		store_relaxed(&gp->preempt, true);
-		if (load_relaxed(&gp->locks)) {
+		if (load_relaxed(&gp->locks) > 0) {
 			if (cpu - gp->cpu_seen < config.credit + config.lock_grace)
 				continue;
 			store_relaxed(&gp->grace_over, true);
@@ -227,7 +231,7 @@ static int64_t watch_strays(int64_t now)
 		if (!config.asyncpreemptoff && config.force_after)
 			signal_g(gp, NULL, 0, now);
 	}
-	mon.next_strays = now + n * US + (found ? 100 * US : mon.tick);
+	mon.next_strays = now + n * US + (active ? 100 * US : mon.tick);
 	return mon.next_strays;
 }
 

@@ -104,9 +104,11 @@ struct g {
 	struct g *waitnext, *waitprev;
 
 	// Preemption. Go's m.locks, m.preemptGen, m.signalPending.
-	bool preempt;	  // asked to yield at the next interposed call; set by sysmon
-	uint32_t locks;	  // interposed locks held; owner only
-	const void *held; // the mutex locked last, until it is unlocked; owner only
+	bool preempt;		   // asked to yield at the next interposed call; set by sysmon
+	int32_t locks;		   // interposed locks held; owner only. See lock_counted in shim.h
+	const void *held;	   // the mutex locked last, until it is unlocked; owner only
+	const volatile void *spun; // the spin lock locked last, and how often in a row; owner only
+	int32_t spin_turns;
 	uint32_t
 		signal_pending; // 1: a preemption signal is on its way; sysmon sets, the handler clears
 	uint32_t preempt_gen; // signals handled
@@ -130,6 +132,7 @@ struct g {
 	int64_t cpu_seen;	// sysmon: CPU time at last look
 	uint64_t seq_seen;	// sysmon: P word at last look
 	int64_t stray_seen;	// sysmon: run_since of the stretch without a P last seen
+	int64_t stray_cpu;	// sysmon: CPU time at the last look at that stretch
 	int64_t signal_at;	// sysmon: when signal_pending was set
 	uint64_t run_ns, wait_ns, switches;
 	char name[16];

@@ -55,8 +55,7 @@ __attribute__((noinline)) static int lock_slow(struct g *gp, pthread_mutex_t *m,
 
 	if (took(r))
 		return r;
-	if (gp->locks)
-		gp->locks--;
+	lock_not_counted(gp);
 	if (r != EBUSY)
 		return r;
 	if (deadlocks(gp, m))
@@ -65,7 +64,7 @@ __attribute__((noinline)) static int lock_slow(struct g *gp, pthread_mutex_t *m,
 		return EINVAL;
 	r = lot_acquire(gp, m, try, LOT_ANY, WAIT_MUTEX, abs ? &until : NULL, 0);
 	if (took(r)) {
-		gp->locks++;
+		lock_counted(gp);
 		gp->held = m;
 	}
 	return r;
@@ -80,8 +79,7 @@ EXPORT int pthread_mutex_lock(pthread_mutex_t *m)
 		return REAL(pthread_mutex_lock)(m);
 	if (unlikely(mutex_is_glibcs(m)))
 		return count_lock(gp, MAY_BLOCK(REAL(pthread_mutex_lock)(m)));
-	gp->locks++; // before the try: a preemption right after it must already see a holder
-	compiler_barrier();
+	lock_counted(gp);
 	r = REAL(pthread_mutex_trylock)(m);
 	if (likely(r == 0)) {
 		gp->held = m;
@@ -98,11 +96,10 @@ EXPORT int pthread_mutex_trylock(pthread_mutex_t *m)
 
 	if (unlikely(!gp))
 		return REAL(pthread_mutex_trylock)(m);
-	gp->locks++;
-	compiler_barrier();
+	lock_counted(gp);
 	r = REAL(pthread_mutex_trylock)(m);
 	if (unlikely(!took(r))) {
-		gp->locks--;
+		lock_not_counted(gp);
 		preempt_check(gp);
 	}
 	return r;
@@ -118,8 +115,7 @@ EXPORT int pthread_mutex_clocklock(pthread_mutex_t *m, clockid_t clock, const st
 		return REAL(pthread_mutex_clocklock)(m, clock, abs);
 	if (mutex_is_glibcs(m))
 		return count_lock(gp, MAY_BLOCK(REAL(pthread_mutex_clocklock)(m, clock, abs)));
-	gp->locks++;
-	compiler_barrier();
+	lock_counted(gp);
 	return lock_slow(gp, m, REAL(pthread_mutex_trylock)(m), clock, abs);
 }
 COMPAT(pthread_mutex_clocklock, 2_30, "GLIBC_2.30");
@@ -132,8 +128,7 @@ EXPORT int pthread_mutex_timedlock(pthread_mutex_t *m, const struct timespec *ab
 		return REAL(pthread_mutex_timedlock)(m, abs);
 	if (mutex_is_glibcs(m))
 		return count_lock(gp, MAY_BLOCK(REAL(pthread_mutex_timedlock)(m, abs)));
-	gp->locks++;
-	compiler_barrier();
+	lock_counted(gp);
 	return lock_slow(gp, m, REAL(pthread_mutex_trylock)(m), CLOCK_REALTIME, abs);
 }
 COMPAT(pthread_mutex_timedlock, 2_2_5, "GLIBC_2.2.5");
@@ -149,8 +144,7 @@ static inline int unlocked(int r, const void *m)
 		gp->held = NULL;
 	if (unlikely(lot_has_waiters(m)))
 		lot_wake(m, 1);
-	if (likely(gp && gp->locks) && --gp->locks == 0)
-		preempt_check(gp);
+	lock_released(gp);
 	return 0;
 }
 

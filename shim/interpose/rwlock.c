@@ -30,7 +30,7 @@ __attribute__((noinline)) static int lock_slow(struct g *gp, pthread_rwlock_t *l
 
 	if (r == 0)
 		return 0;
-	gp->locks--;
+	lock_not_counted(gp);
 	if (r != EBUSY)
 		return r;
 	if (l->__data.__cur_writer == gp->tid)
@@ -50,7 +50,7 @@ __attribute__((noinline)) static int lock_slow(struct g *gp, pthread_rwlock_t *l
 				write ? WAIT_RWLOCK_W : WAIT_RWLOCK_R, abs ? &until : NULL, 0);
 	}
 	if (r == 0)
-		gp->locks++;
+		lock_counted(gp);
 	return r;
 }
 
@@ -69,8 +69,7 @@ static int lock(pthread_rwlock_t *l, bool write, clockid_t clock, const struct t
 	if (abs && ((clock != CLOCK_REALTIME && clock != CLOCK_MONOTONIC) || abs->tv_nsec < 0 ||
 		    abs->tv_nsec >= 1000000000))
 		return EINVAL; // glibc checks here before it tries
-	gp->locks++;
-	compiler_barrier();
+	lock_counted(gp);
 	r = write ? try_write(l) : try_read(l);
 	if (likely(r == 0))
 		return 0;
@@ -124,11 +123,10 @@ static int trylock(pthread_rwlock_t *l, lot_try_fn *try)
 
 	if (!gp)
 		return try(l);
-	gp->locks++;
-	compiler_barrier();
+	lock_counted(gp);
 	r = try(l);
 	if (r != 0) {
-		gp->locks--;
+		lock_not_counted(gp);
 		preempt_check(gp);
 	}
 	return r;
@@ -158,8 +156,7 @@ EXPORT int pthread_rwlock_unlock(pthread_rwlock_t *l)
 		return r;
 	if (unlikely(lot_has_waiters(l)))
 		lot_wake_rwlock(l);
-	if (likely(gp && gp->locks) && --gp->locks == 0)
-		preempt_check(gp);
+	lock_released(gp);
 	return 0;
 }
 ALIAS(__pthread_rwlock_unlock, pthread_rwlock_unlock);

@@ -474,10 +474,10 @@ void exitsyscall_slow(struct g *gp)
 // The wait that a handler interrupted is given up: get a P, by ourselves or from who has readied us.
 static void settle(struct g *gp)
 {
-	if (load_relaxed(&gp->park) == PARK_PARKED && lot_leave(gp))
+	if (load_relaxed(&gp->park) == PARK_PARKED && lot_leave_parked(gp))
 		gounpark(gp);
 	else if (load_relaxed(&gp->park) == PARK_NONE && load_relaxed(&gp->status) == G_WAITING)
-		queue_for_p(gp); // interrupted between lot_leave and queue_for_p
+		queue_for_p(gp); // interrupted between lot_leave_parked and queue_for_p
 	else
 		park_wait(gp, NULL, 0);
 }

@@ -149,10 +149,13 @@ typedef int lot_try_fn(void *obj);
 // code that was not interposed is seen.
 int lot_acquire(struct g *gp, void *obj, lot_try_fn *try, int kind, enum wait_reason why,
 		const struct deadline *until, unsigned flags);
+// In a critical section, which lasts until the G has parked (lot_wait) or is out of the queue.
 void lot_enqueue(struct g *gp, const void *addr, int kind);
-bool lot_leave(struct g *gp);  // true: was still queued; false: a waker has it and will goready it
-void lot_absorb(struct g *gp); // after lot_leave said false: take the wake-up that is coming
-// Park after lot_enqueue. 0: woken; else ETIMEDOUT, ECANCELED or EINTR as flags (PARK_*) allow.
+bool lot_leave(struct g *gp); // true: was still queued; false: a waker has it and will goready it
+bool lot_leave_parked(struct g *gp); // the same after gopark_begin; true: gounpark is next
+void lot_absorb(struct g *gp);	     // after lot_leave said false: take the wake-up that is coming
+// Park after lot_enqueue, and leave the caller's critical section. 0: woken; else ETIMEDOUT, ECANCELED or
+// EINTR as flags (PARK_*) allow.
 int lot_wait(struct g *gp, enum wait_reason why, const struct deadline *until, unsigned flags);
 bool lot_has_waiters(const void *addr); // may say yes for another address, never wrongly no, if the
 					// caller's release was a locked instruction before it

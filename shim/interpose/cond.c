@@ -47,11 +47,13 @@ static int wait_in_lot(struct g *gp, pthread_cond_t *c, pthread_mutex_t *m,
 
 	pthread_testcancel();
 	gp->waitmutex = mutex_is_glibcs(m) ? NULL : m;
+	critical_enter(); // until lot_wait has parked
 	lot_enqueue(gp, c, LOT_ANY);
 	r = pthread_mutex_unlock(m);
 	if (r != 0) {
 		if (!lot_leave(gp))
 			lot_absorb(gp);
+		critical_leave();
 		return r;
 	}
 	pthread_cleanup_push(wait_left, m);

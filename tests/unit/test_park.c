@@ -5,6 +5,7 @@
 // and that is what is looked at.
 
 #include <sched.h>
+#include <signal.h>
 
 #include "unit.h"
 
@@ -271,6 +272,7 @@ static void *takes_turns(void *arg)
 
 		lock(gp);
 		while ((now = turn) % RING != me && now < TURNS) {
+			critical_enter();
 			lot_enqueue(gp, &conds[me], LOT_ANY);
 			unlock();
 			ck_assert_int_eq(lot_wait(gp, WAIT_COND, NULL, 0), 0);
@@ -313,6 +315,7 @@ static void *short_waits(void *arg)
 		struct deadline d = os_deadline_in(50000 + i % 7 * 10000);
 		int r;
 
+		critical_enter();
 		lot_enqueue(gp, &object, LOT_ANY);
 		r = lot_wait(gp, WAIT_COND, &d, 0);
 		ck_assert(r == 0 || r == ETIMEDOUT);
@@ -377,6 +380,60 @@ START_TEST(late_wake_is_passed_on)
 }
 END_TEST
 
+// --- handlers of the program
+// ----------------------------------------------------------------------
+
+// A handler may wait for objects itself, so it must not find its thread in a queue of the lot but not parked:
+// the thread would be linked twice. The try function raises the signal at just that moment.
+static uint32_t handlers, handlers_in_queue;
+
+static void waits_in_handler(int sig)
+{
+	struct g *gp = getg();
+
+	(void)sig;
+	fetch_add(&handlers, 1);
+	if (gp && gp->waitaddr)
+		fetch_add(&handlers_in_queue, 1);
+}
+
+static void handle(int flags)
+{
+	struct sigaction sa = {.sa_handler = waits_in_handler, .sa_flags = flags};
+
+	ck_assert_int_eq(signal_sigaction(SIGUSR1, &sa, NULL), 0);
+}
+
+static int try_raises(void *obj)
+{
+	(void)obj;
+	if (tls.self->waitaddr && load_relaxed(&handlers) == 0)
+		raise(SIGUSR1);
+	return load_relaxed(&handlers) ? 0 : EBUSY;
+}
+
+static void *queues_with_signal(void *arg)
+{
+	(void)arg;
+	thread_starts();
+	ck_assert_int_eq(lot_acquire(getg(), &object, try_raises, LOT_ANY, WAIT_SEM, NULL, 0), 0);
+	goexit();
+	return NULL;
+}
+
+START_TEST(handler_while_queueing)
+{
+	pthread_t t;
+
+	handle(0);
+	start(&t, 1, queues_with_signal);
+	join(&t, 1);
+	ck_assert_uint_eq(handlers, 1);
+	ck_assert_uint_eq(handlers_in_queue, 0);
+	ck_assert(!lot_has_waiters(&object));
+}
+END_TEST
+
 // --- barrier
 // --------------------------------------------------------------------------------------
 
@@ -422,6 +479,7 @@ static void add(TCase *tc)
 	tcase_add_test(tc, timeout_against_wake);
 	tcase_add_test(tc, barrier);
 	tcase_add_test(tc, late_wake_is_passed_on);
+	tcase_add_test(tc, handler_while_queueing);
 }
 
 int main(void)

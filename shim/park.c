@@ -197,6 +197,7 @@ static void leave_and_pass_on(struct g *gp, const void *obj, int kind, bool park
 int lot_acquire(struct g *gp, void *obj, lot_try_fn *try, int kind, enum wait_reason why,
 		const struct deadline *until, unsigned flags)
 {
+	struct handled since = handled_so_far(gp);
 	int64_t interval = 10 * 1000000;
 	int r = try_spinning(try, obj);
 
@@ -226,7 +227,8 @@ int lot_acquire(struct g *gp, void *obj, lot_try_fn *try, int kind, enum wait_re
 
 					last = sec <= interval / 1000000000 + 1;
 				}
-				int ended = -park_wait(gp, last ? until : &look, flags);
+				int ended =
+					-park_wait_since(gp, last ? until : &look, flags, since);
 
 				if (ended == 0)
 					break;

@@ -245,9 +245,10 @@ bool gopark_begin(struct g *gp, enum wait_reason why)
 // asks (-ECANCELED), or until a handler of the program ran that ends such a wait (-EINTR). The program's signal handlers may run meanwhile, without a P; one of them may
 // longjmp away (park_abandon), or seem to: then waiting is false and the P already ours.
 // Stack: shallow; executed in the preemption handler too.
-int park_wait(struct g *gp, const struct deadline *until, unsigned flags)
+int park_wait_since(struct g *gp, const struct deadline *until, unsigned flags,
+		    struct handled since)
 {
-	uint32_t n, any = gp->sigcount, norestart = gp->signorestart;
+	uint32_t n;
 	int r = 0;
 
 	for (;;) {
@@ -260,8 +261,8 @@ int park_wait(struct g *gp, const struct deadline *until, unsigned flags)
 			r = -ECANCELED;
 			break;
 		}
-		if ((flags & PARK_EINTR && load_relaxed(&gp->signorestart) != norestart) ||
-		    (flags & PARK_EINTR_ANY && load_relaxed(&gp->sigcount) != any)) {
+		if ((flags & PARK_EINTR && load_relaxed(&gp->signorestart) != since.norestart) ||
+		    (flags & PARK_EINTR_ANY && load_relaxed(&gp->sigcount) != since.any)) {
 			r = -EINTR;
 			break;
 		}

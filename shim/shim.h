@@ -74,7 +74,21 @@ enum {
 	PARK_EINTR_ANY = 4
 };	// what ends a wait besides its deadline:
 	// pthread_cancel; a handler without SA_RESTART; any handler
-int park_wait(struct g *gp, const struct deadline *until, unsigned flags);
+// What PARK_EINTR and PARK_EINTR_ANY count from. A wait of several park_waits takes it once, at its begin: a
+// handler may run between two of them.
+struct handled {
+	uint32_t any, norestart;
+};
+static inline struct handled handled_so_far(const struct g *gp)
+{
+	return (struct handled){load_relaxed(&gp->sigcount), load_relaxed(&gp->signorestart)};
+}
+int park_wait_since(struct g *gp, const struct deadline *until, unsigned flags,
+		    struct handled since);
+static inline int park_wait(struct g *gp, const struct deadline *until, unsigned flags)
+{
+	return park_wait_since(gp, until, flags, handled_so_far(gp));
+}
 void gounpark(struct g *gp); // own thread, parked and in no queue: get a P again
 void goready(struct g *gp);  // signal-safe
 void entersyscall_slow(struct g *gp);

@@ -434,6 +434,62 @@ START_TEST(handler_while_queueing)
 }
 END_TEST
 
+// A handler that runs at any moment of an interruptible wait ends it with EINTR: while it queues, when it
+// looks at the object by itself. With SA_RESTART only where any handler does.
+enum moment { QUEUEING, LOOKING };
+static enum moment moment;
+
+static int try_raises_once(void *obj)
+{
+	bool parked = load_relaxed(&tls.self->park) == PARK_PARKED;
+
+	(void)obj;
+	if (tls.self->waitaddr && parked == (moment == LOOKING) && load_relaxed(&handlers) == 0)
+		raise(SIGUSR1);
+	return EBUSY;
+}
+
+static int interrupted(enum moment when, unsigned flags)
+{
+	// Near its end a wait does not look by itself any more.
+	struct deadline d = os_deadline_in(when == LOOKING ? 3000000000 : 100000000);
+	int r;
+
+	moment = when;
+	store_relaxed(&handlers, 0);
+	r = lot_acquire(getg(), &object, try_raises_once, LOT_ANY, WAIT_SEM, &d, flags);
+	ck_assert_uint_eq(load_relaxed(&handlers), 1);
+	return r;
+}
+
+static void *is_interrupted(void *arg)
+{
+	(void)arg;
+	thread_starts();
+	for (enum moment when = QUEUEING; when <= LOOKING; when++) {
+		handle(0);
+		ck_assert_int_eq(interrupted(when, PARK_EINTR), EINTR);
+		ck_assert_int_eq(interrupted(when, PARK_EINTR_ANY), EINTR);
+		if (when == QUEUEING)
+			ck_assert_int_eq(interrupted(when, 0), ETIMEDOUT);
+		handle(SA_RESTART);
+		ck_assert_int_eq(interrupted(when, PARK_EINTR), ETIMEDOUT);
+		ck_assert_int_eq(interrupted(when, PARK_EINTR_ANY), EINTR);
+	}
+	goexit();
+	return NULL;
+}
+
+START_TEST(eintr_at_any_moment)
+{
+	pthread_t t;
+
+	start(&t, 1, is_interrupted);
+	join(&t, 1);
+	ck_assert(!lot_has_waiters(&object));
+}
+END_TEST
+
 // --- barrier
 // --------------------------------------------------------------------------------------
 
@@ -480,6 +536,7 @@ static void add(TCase *tc)
 	tcase_add_test(tc, barrier);
 	tcase_add_test(tc, late_wake_is_passed_on);
 	tcase_add_test(tc, handler_while_queueing);
+	tcase_add_test(tc, eintr_at_any_moment);
 }
 
 int main(void)

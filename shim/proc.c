@@ -483,18 +483,28 @@ static void settle(struct g *gp)
 		park_wait(gp, NULL, 0);
 }
 
-// A handler of the program that ran on top of a wait or a system call is leaving by longjmp: end what it
-// interrupted as a spurious wake-up, and get a P again. If the handler only uses longjmp within
-// itself, the wait it returns to ends early, which every caller allows. True: there was something to end.
-bool park_abandon(void)
+// What passes through are a handler of the program on top of a wait or a system call, and a deep call, which such
+// a handler may have interrupted. A jump to a place inside leaves neither; where the handler has another stack, only
+// that stack is inside. A jump out ends the wait as a spurious wake-up, and the thread gets a P again.
+bool park_abandon(uintptr_t sp)
 {
 	struct g *gp = tls.self;
 
-	if (!gp || tls.g || !tls.frames)
+	if (!gp || tls.g || (!tls.frames && !tls.deep))
 		return false;
+	if (tls.frames) {
+		if (sp >= tls.frames_lo && sp < tls.frames_hi)
+			return false;
+		tls.no_adopt -= tls.frames;
+		tls.frames = 0;
+	}
+	if (tls.deep) {
+		if (sp < tls.deep)
+			return false; // to the code that the call runs
+		tls.no_adopt--;
+		tls.deep = 0;
+	}
 	tls.g = gp;
-	tls.no_adopt -= tls.frames;
-	tls.frames = 0;
 	if (!gp->waiting) {
 		exitsyscall(gp);
 		return true;
@@ -547,7 +557,7 @@ void park_settle(void)
 {
 	struct g *gp = tls.self;
 
-	if (!park_abandon() && gp && gp->waiting)
+	if (!park_abandon(LEAVES) && gp && gp->waiting)
 		settle(gp);
 }
 
@@ -602,6 +612,7 @@ void sched_reset_in_child(void)
 		sched.gfree = gp;
 	}
 	tls.vforked = 0;
+	tls.deep = 0;
 	if (sched.allp)
 		os_munmap(sched.allp, sizeof(struct p) * MAX_PROCS);
 	sched.allp = NULL;

@@ -99,8 +99,11 @@ void handoffp(struct p *pp);		   // pp pinned: give it to whom it is due, or let
 bool retakep(struct p *pp, uint64_t word); // CAS word away; true: pp is pinned by the caller
 struct p *pin(struct g *gp);
 void procresize(int nprocs);
-void park_settle(void);	 // the thread unwinds from its wait for good
-bool park_abandon(void); // longjmp out of a handler that ran on a waiting thread
+void park_settle(void); // the thread unwinds from its wait for good
+// The thread goes on at stack pointer sp, by longjmp (LEAVES: leaves for good): if that is outside of a handler that
+// ran on top of a wait or a call, or outside of a deep call, end what it leaves. True: it did.
+bool park_abandon(uintptr_t sp);
+#define LEAVES UINTPTR_MAX
 
 static inline bool demand(void)
 {
@@ -139,6 +142,25 @@ static inline void exitsyscall(struct g *gp)
 		exitsyscall_slow(gp);
 	}
 	preempt_check(gp);
+}
+
+// A call that runs code outside libc, which comes back through our wrappers: until it ends, the thread passes
+// through. sp: of the caller, so that a longjmp out of it is recognised.
+static inline void deep_enter(struct g *gp, void *sp)
+{
+	entersyscall(gp);
+	tls.deep = (uintptr_t)sp;
+	tls.no_adopt++;
+	compiler_barrier();
+	tls.g = NULL;
+}
+static inline void deep_leave(struct g *gp)
+{
+	tls.g = gp;
+	compiler_barrier();
+	tls.no_adopt--;
+	tls.deep = 0;
+	exitsyscall(gp);
 }
 
 // --- sysmon.c ---------------------------------------------------------------------------------

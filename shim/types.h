@@ -209,9 +209,12 @@ extern const struct policy policy_go;
 struct tls {
 	struct g
 		*g; // NULL: this thread passes through (foreign, dormant, in a handler without a P)
-	struct g *self;	   // the thread's G even while g is NULL
-	uint32_t critical; // > 0: the program's signal handlers are deferred
-	uint32_t frames;   // program handlers running on top of a wait or system call
+	struct g *self;			// the thread's G even while g is NULL
+	uint32_t critical;		// > 0: the program's signal handlers are deferred
+	uint32_t frames;		// program handlers running on top of a wait or system call
+	uintptr_t frames_lo, frames_hi; // their stack, when frames > 0: [frames_lo, frames_hi)
+	uintptr_t
+		deep; // in a call that passes through (deep_enter): stack pointer of its wrapper; else 0
 	struct g *vfork_g; // what g was before vfork
 	uint32_t vforked;  // > 0: between vfork and the return to its parent side
 	uint32_t no_adopt; // > 0: do not make this thread a G (dying, vfork child, in a handler)

@@ -30,6 +30,7 @@ struct bucket {
 	struct lock lock;
 	uint32_t waiters; // length of the queue; written under lock, read by releasers without
 	struct g *head, *tail;
+	struct g *claims; // writers that readers must not pass; written under lock
 } __attribute__((aligned(64)));
 
 static struct bucket lot[LOT_BUCKETS];
@@ -250,16 +251,74 @@ int lot_acquire(struct g *gp, void *obj, lot_try_fn *try, int kind, enum wait_re
 	}
 }
 
+// The bucket's lock must be held.
+static bool claimed_locked(const struct bucket *b, const void *addr)
+{
+	for (const struct g *gp = b->claims; gp; gp = gp->claimnext)
+		if (gp->claim == addr)
+			return true;
+	return false;
+}
+
+bool lot_claimed(const void *addr)
+{
+	struct bucket *b = bucket_of(addr);
+	bool claimed;
+
+	// Without the lock: a reader that just misses a claim came before it.
+	if (likely(!load_relaxed(&b->claims)))
+		return false;
+	bucket_lock(b);
+	claimed = claimed_locked(b, addr);
+	bucket_unlock(b);
+	return claimed;
+}
+
+bool lot_claim(struct g *gp, const void *addr)
+{
+	struct bucket *b = bucket_of(addr);
+
+	if (gp->claim) // in a handler on top of such a wait: no preference for this one
+		return false;
+	bucket_lock(b);
+	gp->claim = addr;
+	gp->claimnext = b->claims;
+	store_relaxed(&b->claims, gp);
+	bucket_unlock(b);
+	return true;
+}
+
+void lot_unclaim(struct g *gp, bool wake)
+{
+	const void *addr = gp->claim;
+	struct bucket *b = bucket_of(addr);
+	struct g **link;
+
+	if (!addr)
+		return;
+	bucket_lock(b);
+	for (link = &b->claims; *link != gp; link = &(*link)->claimnext)
+		;
+	store_relaxed(link, gp->claimnext);
+	gp->claim = NULL;
+	bucket_unlock(b);
+	if (wake && lot_has_waiters(addr))
+		lot_wake_rwlock(addr);
+}
+
 // Unlink up to n waiters of addr, in order, chained by waitnext. writers_end: stop as rwlocks need it.
 // The bucket's lock must be held.
 static struct g *take_locked(struct bucket *b, const void *addr, int n, bool rwlock)
 {
 	struct g *list = NULL, **end = &list, *next;
+	bool claimed = rwlock && claimed_locked(b, addr);
 
 	for (struct g *gp = b->head; gp && n > 0; gp = next) {
 		next = gp->waitnext;
 		if (gp->waitaddr != addr)
 			continue;
+		if (rwlock && gp->waitkind != LOT_WRITER && claimed)
+			continue; // who claims it but is not queued is awake, and tries
 		if (rwlock && list && gp->waitkind == LOT_WRITER)
 			break;
 		removeg(b, gp);

@@ -475,6 +475,7 @@ void exitsyscall_slow(struct g *gp)
 // The wait that a handler interrupted is given up: get a P, by ourselves or from who has readied us.
 static void settle(struct g *gp)
 {
+	lot_unclaim(gp, true);
 	if (load_relaxed(&gp->park) == PARK_PARKED && lot_leave_parked(gp))
 		gounpark(gp);
 	else if (load_relaxed(&gp->park) == PARK_NONE && load_relaxed(&gp->status) == G_WAITING)
@@ -570,6 +571,7 @@ void goexit(void)
 	tls.no_adopt++;
 	if (!gp)
 		return;
+	lot_unclaim(gp, true); // of a wait it left by longjmp
 	entersyscallblock(gp); // hands the P on and waits for a signal on its way
 	tls.g = NULL;
 	tls.self = NULL;
@@ -607,6 +609,7 @@ void sched_reset_in_child(void)
 		gp->note = NOTE_NONE;
 		gp->park = PARK_NONE;
 		gp->waitaddr = NULL;
+		gp->claim = NULL;
 		gp->status = G_IDLE;
 		gp->schedlink = sched.gfree;
 		sched.gfree = gp;

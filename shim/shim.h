@@ -196,7 +196,14 @@ int lot_wait(struct g *gp, enum wait_reason why, const struct deadline *until, u
 bool lot_has_waiters(const void *addr); // may say yes for another address, never wrongly no, if the
 					// caller's release was a locked instruction before it
 int lot_wake(const void *addr, int n);	// ready up to n waiters in FIFO order; signal-safe
-int lot_wake_rwlock(const void *addr);	// the first writer, or all readers before it
+// The first writer, or all readers before it. While there are claims: the first writer, wherever it is queued.
+int lot_wake_rwlock(const void *addr);
+// The caller waits for addr as a writer, and readers shall not pass it; from before lot_acquire to after it. The
+// object itself does not know of waiters in the lot. False: no, gp has a claim already.
+bool lot_claim(struct g *gp, const void *addr);
+void lot_unclaim(struct g *gp,
+		 bool wake); // wake: the readers who waited for that, as no unlock will
+bool lot_claimed(const void *addr);
 // Signal a condition variable. held: the mutex that the caller holds, or NULL; a waiter that will need
 // it is not woken but moved to its queue, and readied by the unlock. broadcast moves all waiters but the
 // first in any case, each to the queue of its own mutex. False: there was no waiter.

@@ -103,6 +103,10 @@ struct g {
 	bool waitmoved; // it was moved there by lot_signal or lot_broadcast: it has been signalled, no deadline counts
 	struct g *waitnext, *waitprev;
 
+	// A writer that readers let go first (park.c). Protected by the lock of the bucket of claim.
+	const void *claim; // the rwlock, or NULL
+	struct g *claimnext;
+
 	// Preemption. Go's m.locks, m.preemptGen, m.signalPending.
 	bool preempt;	  // asked to yield at the next interposed call; set by sysmon
 	uint32_t locks;	  // interposed locks held; owner only

@@ -149,6 +149,117 @@ CASE(rwlock_results)
 	CHECK_EQ(pthread_rwlock_destroy(&l), 0);
 }
 
+/* A lock that prefers writers: readers that overlap without end (each holds it until the next one has it, or
+ * cannot get it) do not keep a writer out. */
+static atomic_int rw_holders, rw_turn, rw_done, rw_writer_ready;
+
+static void *rw_stream(void *arg)
+{
+	(void)arg;
+	while (!atomic_load(&rw_done)) {
+		CHECK_EQ(pthread_rwlock_rdlock(&rw), 0);
+		int mine = atomic_fetch_add(&rw_turn, 1);
+		long long end = now(CLOCK_MONOTONIC) + 300 * MS;
+
+		while (atomic_load(&rw_turn) == mine + 1 && now(CLOCK_MONOTONIC) < end)
+			sleep_ns(100000);
+		CHECK_EQ(pthread_rwlock_unlock(&rw), 0);
+	}
+	return NULL;
+}
+
+CASE_STRESS(rwlock_writer_gets_in)
+{
+	pthread_rwlockattr_t a;
+	pthread_t t[4];
+
+	CHECK_EQ(pthread_rwlockattr_init(&a), 0);
+	CHECK_EQ(pthread_rwlockattr_setkind_np(&a, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP),
+		 0);
+	CHECK_EQ(pthread_rwlock_init(&rw, &a), 0);
+	for (int i = 0; i < 4; i++)
+		t[i] = spawn(rw_stream, NULL);
+	for (int i = 0; i < 2; i++) {
+		int turn = atomic_load(&rw_turn);
+		struct timespec ts = after(CLOCK_REALTIME, 3 * SEC);
+
+		while (atomic_load(&rw_turn) < turn + 10)
+			sleep_ns(MS);
+		CHECK_EQ(i ? pthread_rwlock_wrlock(&rw) : pthread_rwlock_timedwrlock(&rw, &ts), 0);
+		CHECK_EQ(pthread_rwlock_unlock(&rw), 0);
+	}
+	atomic_store(&rw_done, 1);
+	for (int i = 0; i < 4; i++)
+		join(t[i]);
+}
+
+/* A writer that gives up lets the readers in that waited behind it. */
+static void *rw_gives_up(void *arg)
+{
+	struct timespec ts = after(CLOCK_REALTIME, 50 * MS);
+
+	atomic_store(&rw_writer_ready, 1);
+	CHECK_EQ(pthread_rwlock_timedwrlock(&rw, &ts), ETIMEDOUT);
+	return arg;
+}
+
+static void *rw_reads(void *arg)
+{
+	CHECK_EQ(pthread_rwlock_rdlock(&rw), 0);
+	atomic_fetch_add(&rw_holders, 1);
+	CHECK_EQ(pthread_rwlock_unlock(&rw), 0);
+	return arg;
+}
+
+CASE_STRESS(rwlock_writer_gives_up)
+{
+	pthread_rwlockattr_t a;
+	pthread_t w, t[4];
+
+	CHECK_EQ(pthread_rwlockattr_init(&a), 0);
+	CHECK_EQ(pthread_rwlockattr_setkind_np(&a, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP),
+		 0);
+	CHECK_EQ(pthread_rwlock_init(&rw, &a), 0);
+	CHECK_EQ(pthread_rwlock_rdlock(&rw), 0);
+	w = spawn(rw_gives_up, NULL);
+	AWAIT(&rw_writer_ready, 1);
+	sleep_ns(5 * MS);
+	for (int i = 0; i < 4; i++)
+		t[i] = spawn(rw_reads, NULL);
+	join(w);
+	AWAIT(&rw_holders, 4); /* while we hold it still */
+	CHECK_EQ(pthread_rwlock_unlock(&rw), 0);
+	for (int i = 0; i < 4; i++)
+		join(t[i]);
+}
+
+/* The default kind prefers readers: who holds it for reading may lock it once more while a writer waits. */
+static void *rw_waits(void *arg)
+{
+	atomic_store(&rw_writer_ready, 1);
+	CHECK_EQ(pthread_rwlock_wrlock(&rw), 0);
+	CHECK_EQ(atomic_load(&rw_done), 1);
+	CHECK_EQ(pthread_rwlock_unlock(&rw), 0);
+	return arg;
+}
+
+CASE_STRESS(rwlock_recursive_read)
+{
+	pthread_t w;
+
+	CHECK_EQ(pthread_rwlock_rdlock(&rw), 0);
+	w = spawn(rw_waits, NULL);
+	AWAIT(&rw_writer_ready, 1);
+	sleep_ns(20 * MS);
+	for (int i = 0; i < 100; i++)
+		CHECK_EQ(i & 1 ? pthread_rwlock_rdlock(&rw) : pthread_rwlock_tryrdlock(&rw), 0);
+	for (int i = 0; i < 100; i++)
+		CHECK_EQ(pthread_rwlock_unlock(&rw), 0);
+	atomic_store(&rw_done, 1);
+	CHECK_EQ(pthread_rwlock_unlock(&rw), 0);
+	join(w);
+}
+
 /* 64 threads count under a spin lock. */
 static pthread_spinlock_t spin_lock;
 static long spin_count;

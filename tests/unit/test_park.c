@@ -98,6 +98,37 @@ START_TEST(rwlock)
 }
 END_TEST
 
+// A claim: the writer comes first wherever it is queued, and while it is awake nobody is woken. Claims for other
+// objects, also in the same bucket, do not count.
+START_TEST(claims)
+{
+	static char many[4096];
+	static struct g owner[4096];
+
+	for (int i = 0; i < 4096; i++)
+		ck_assert(lot_claim(&owner[i], &many[i]));
+	ck_assert(!lot_claimed(&object));
+	lot_enqueue(&gs[0], &object, LOT_READER);
+	lot_enqueue(&gs[1], &object, LOT_WRITER);
+	lot_enqueue(&gs[2], &object, LOT_READER);
+	ck_assert(lot_claim(&gs[1], &object));
+	ck_assert(!lot_claim(&gs[1], &other)); // one at a time
+	ck_assert(lot_claimed(&object) && !lot_claimed(&other));
+	ck_assert_int_eq(lot_wake_rwlock(&object), 1);
+	ck_assert(readied(&gs[1]) && !readied(&gs[0]));
+	ck_assert_int_eq(lot_wake_rwlock(&object), 0);
+	lot_unclaim(&gs[1], true);
+	ck_assert(!lot_claimed(&object));
+	ck_assert(readied(&gs[0]) && readied(&gs[2]));
+	lot_unclaim(&gs[1], true); // has none: nothing happens
+	for (int i = 0; i < 4096; i++) {
+		ck_assert(lot_claimed(&many[i]));
+		lot_unclaim(&owner[i], false);
+		ck_assert(!lot_claimed(&many[i]));
+	}
+}
+END_TEST
+
 START_TEST(requeue)
 {
 	enqueue(4, &object);
@@ -527,6 +558,7 @@ static void add(TCase *tc)
 	tcase_add_test(tc, leave);
 	tcase_add_test(tc, addresses_apart);
 	tcase_add_test(tc, rwlock);
+	tcase_add_test(tc, claims);
 	tcase_add_test(tc, requeue);
 	tcase_add_test(tc, mutual_exclusion);
 	tcase_add_test(tc, timeout);

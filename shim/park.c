@@ -425,6 +425,26 @@ bool lot_broadcast(const void *cond, const void *held)
 	return true;
 }
 
+void lot_wake_moved(const void *mutex)
+{
+	struct bucket *b = bucket_of(mutex);
+	struct g *list = NULL, *next;
+
+	critical_enter();
+	bucket_lock(b);
+	for (struct g *gp = b->head; gp; gp = next) {
+		next = gp->waitnext;
+		if (gp->waitaddr != mutex || !gp->waitmoved)
+			continue;
+		removeg(b, gp);
+		gp->waitnext = list; // all of them, so their order does not matter
+		list = gp;
+	}
+	bucket_unlock(b);
+	ready_all(list);
+	critical_leave();
+}
+
 bool lot_barrier(struct g *gp, const void *addr, unsigned count)
 {
 	struct bucket *b = bucket_of(addr);

@@ -209,6 +209,8 @@ bool lot_claimed(const void *addr);
 // first in any case, each to the queue of its own mutex. False: there was no waiter.
 bool lot_signal(const void *cond, const void *held);
 bool lot_broadcast(const void *cond, const void *held);
+// Ready those who were moved to mutex: they wait again as lot_acquire does, and look by themselves.
+void lot_wake_moved(const void *mutex);
 // Arrive at a barrier for count: true for the one that completes the round and has woken the others;
 // the others return false after the round, having parked.
 bool lot_barrier(struct g *gp, const void *addr, unsigned count);

@@ -15,6 +15,10 @@
 //
 // A release by code that was not interposed wakes nobody: lot_acquire tries again by itself at an
 // interval that grows from 10 ms to 1 s.
+//
+// A handler of the program may wait for objects itself, and a G is in one queue at most. So a waiter is in a
+// critical section from lot_enqueue until it has parked, and handlers run before or after. A waker is in one
+// until it has readied whom it took: a handler that leaves by longjmp must not lose them.
 
 #include <errno.h>
 
@@ -26,6 +30,7 @@ struct bucket {
 	struct lock lock;
 	uint32_t waiters; // length of the queue; written under lock, read by releasers without
 	struct g *head, *tail;
+	struct g *claims; // writers that readers must not pass; written under lock
 } __attribute__((aligned(64)));
 
 static struct bucket lot[LOT_BUCKETS];
@@ -113,7 +118,21 @@ bool lot_has_waiters(const void *addr)
 	       0; // after the caller's release; see above
 }
 
-// Wait for the token of a waker that has already dequeued us.
+// In one step for handlers: one that leaves by longjmp (settle) must see which of the two it was.
+bool lot_leave_parked(struct g *gp)
+{
+	bool left;
+
+	critical_enter();
+	left = lot_leave(gp);
+	if (left)
+		store_relaxed(&gp->park, PARK_NONE);
+	critical_leave();
+	return left;
+}
+
+// Wait for the token of a waker that has already dequeued us. Still in the critical section: a handler that
+// waits would take the token for its own.
 void lot_absorb(struct g *gp)
 {
 	if (gopark_begin(gp, (enum wait_reason)gp->waitreason))
@@ -122,14 +141,16 @@ void lot_absorb(struct g *gp)
 
 int lot_wait(struct g *gp, enum wait_reason why, const struct deadline *until, unsigned flags)
 {
+	bool parked = gopark_begin(gp, why);
 	int r;
 
-	if (!gopark_begin(gp, why))
+	critical_leave();
+	if (!parked)
 		return 0;
 	r = park_wait(gp, until, flags);
 	if (r == 0)
 		return 0;
-	if (!lot_leave(gp)) { // a waker has us: it will goready us in a moment
+	if (!lot_leave_parked(gp)) { // a waker has us: it will goready us in a moment
 		park_wait(gp, NULL, 0);
 		return 0;
 	}
@@ -159,7 +180,7 @@ static int try_spinning(lot_try_fn *try, void *obj)
 // whoever comes next.
 static void leave_and_pass_on(struct g *gp, const void *obj, int kind, bool parked)
 {
-	if (lot_leave(gp)) {
+	if (parked ? lot_leave_parked(gp) : lot_leave(gp)) {
 		if (parked)
 			gounpark(gp);
 		return;
@@ -177,22 +198,26 @@ static void leave_and_pass_on(struct g *gp, const void *obj, int kind, bool park
 int lot_acquire(struct g *gp, void *obj, lot_try_fn *try, int kind, enum wait_reason why,
 		const struct deadline *until, unsigned flags)
 {
+	struct handled since = handled_so_far(gp);
 	int64_t interval = 10 * 1000000;
 	int r = try_spinning(try, obj);
 
 	if (r != EBUSY)
 		return r;
 	for (;;) {
+		bool parked;
+
+		critical_enter();
 		lot_enqueue(gp, obj, kind);
 		r = try(obj); // after the count was raised; see the head of this file
-		if (r != EBUSY) {
+		if (r != EBUSY || (until && os_deadline_passed(until))) {
 			leave_and_pass_on(gp, obj, kind, false);
-			return r;
+			critical_leave();
+			return r == EBUSY ? ETIMEDOUT : r;
 		}
-		if (until && os_deadline_passed(until)) {
-			leave_and_pass_on(gp, obj, kind, false);
-			return ETIMEDOUT;
-		} else if (gopark_begin(gp, why)) {
+		parked = gopark_begin(gp, why);
+		critical_leave();
+		if (parked) {
 			for (;;) {
 				struct deadline look = os_deadline_in(interval);
 				bool last = false;
@@ -203,7 +228,8 @@ int lot_acquire(struct g *gp, void *obj, lot_try_fn *try, int kind, enum wait_re
 
 					last = sec <= interval / 1000000000 + 1;
 				}
-				int ended = -park_wait(gp, last ? until : &look, flags);
+				int ended =
+					-park_wait_since(gp, last ? until : &look, flags, since);
 
 				if (ended == 0)
 					break;
@@ -225,16 +251,74 @@ int lot_acquire(struct g *gp, void *obj, lot_try_fn *try, int kind, enum wait_re
 	}
 }
 
+// The bucket's lock must be held.
+static bool claimed_locked(const struct bucket *b, const void *addr)
+{
+	for (const struct g *gp = b->claims; gp; gp = gp->claimnext)
+		if (gp->claim == addr)
+			return true;
+	return false;
+}
+
+bool lot_claimed(const void *addr)
+{
+	struct bucket *b = bucket_of(addr);
+	bool claimed;
+
+	// Without the lock: a reader that just misses a claim came before it.
+	if (likely(!load_relaxed(&b->claims)))
+		return false;
+	bucket_lock(b);
+	claimed = claimed_locked(b, addr);
+	bucket_unlock(b);
+	return claimed;
+}
+
+bool lot_claim(struct g *gp, const void *addr)
+{
+	struct bucket *b = bucket_of(addr);
+
+	if (gp->claim) // in a handler on top of such a wait: no preference for this one
+		return false;
+	bucket_lock(b);
+	gp->claim = addr;
+	gp->claimnext = b->claims;
+	store_relaxed(&b->claims, gp);
+	bucket_unlock(b);
+	return true;
+}
+
+void lot_unclaim(struct g *gp, bool wake)
+{
+	const void *addr = gp->claim;
+	struct bucket *b = bucket_of(addr);
+	struct g **link;
+
+	if (!addr)
+		return;
+	bucket_lock(b);
+	for (link = &b->claims; *link != gp; link = &(*link)->claimnext)
+		;
+	store_relaxed(link, gp->claimnext);
+	gp->claim = NULL;
+	bucket_unlock(b);
+	if (wake && lot_has_waiters(addr))
+		lot_wake_rwlock(addr);
+}
+
 // Unlink up to n waiters of addr, in order, chained by waitnext. writers_end: stop as rwlocks need it.
 // The bucket's lock must be held.
 static struct g *take_locked(struct bucket *b, const void *addr, int n, bool rwlock)
 {
 	struct g *list = NULL, **end = &list, *next;
+	bool claimed = rwlock && claimed_locked(b, addr);
 
 	for (struct g *gp = b->head; gp && n > 0; gp = next) {
 		next = gp->waitnext;
 		if (gp->waitaddr != addr)
 			continue;
+		if (rwlock && gp->waitkind != LOT_WRITER && claimed)
+			continue; // who claims it but is not queued is awake, and tries
 		if (rwlock && list && gp->waitkind == LOT_WRITER)
 			break;
 		removeg(b, gp);
@@ -248,6 +332,7 @@ static struct g *take_locked(struct bucket *b, const void *addr, int n, bool rwl
 	return list;
 }
 
+// The caller is in a critical section until all of them are readied or queued elsewhere.
 static struct g *take(const void *addr, int n, bool rwlock)
 {
 	struct bucket *b = bucket_of(addr);
@@ -272,12 +357,20 @@ static int ready_all(struct g *list)
 
 int lot_wake(const void *addr, int n)
 {
-	return ready_all(take(addr, n, false));
+	critical_enter();
+	n = ready_all(take(addr, n, false));
+	critical_leave();
+	return n;
 }
 
 int lot_wake_rwlock(const void *addr)
 {
-	return ready_all(take(addr, INT32_MAX, true));
+	int n;
+
+	critical_enter();
+	n = ready_all(take(addr, INT32_MAX, true));
+	critical_leave();
+	return n;
 }
 
 // Move a waiter that take() returned to the queue of its mutex, as one that was signalled.
@@ -294,23 +387,28 @@ static void move_to_mutex(struct g *gp)
 
 bool lot_signal(const void *cond, const void *held)
 {
-	struct g *gp = take(cond, 1, false);
+	struct g *gp;
 
-	if (!gp)
-		return false;
-	if (held && gp->waitmutex == held)
+	critical_enter();
+	gp = take(cond, 1, false);
+	if (gp && held && gp->waitmutex == held)
 		move_to_mutex(gp);
-	else
+	else if (gp)
 		goready(gp);
-	return true;
+	critical_leave();
+	return gp;
 }
 
 bool lot_broadcast(const void *cond, const void *held)
 {
-	struct g *list = take(cond, INT32_MAX, false), *gp, *next;
+	struct g *list, *gp, *next;
 
-	if (!list)
+	critical_enter();
+	list = take(cond, INT32_MAX, false);
+	if (!list) {
+		critical_leave();
 		return false;
+	}
 	for (gp = list->waitnext; gp; gp = next) {
 		next = gp->waitnext;
 		if (gp->waitmutex)
@@ -323,7 +421,28 @@ bool lot_broadcast(const void *cond, const void *held)
 		move_to_mutex(list);
 	else
 		goready(list);
+	critical_leave();
 	return true;
+}
+
+void lot_wake_moved(const void *mutex)
+{
+	struct bucket *b = bucket_of(mutex);
+	struct g *list = NULL, *next;
+
+	critical_enter();
+	bucket_lock(b);
+	for (struct g *gp = b->head; gp; gp = next) {
+		next = gp->waitnext;
+		if (gp->waitaddr != mutex || !gp->waitmoved)
+			continue;
+		removeg(b, gp);
+		gp->waitnext = list; // all of them, so their order does not matter
+		list = gp;
+	}
+	bucket_unlock(b);
+	ready_all(list);
+	critical_leave();
 }
 
 bool lot_barrier(struct g *gp, const void *addr, unsigned count)
@@ -333,6 +452,7 @@ bool lot_barrier(struct g *gp, const void *addr, unsigned count)
 	unsigned here = 0;
 	bool last;
 
+	critical_enter();
 	bucket_lock(b);
 	for (struct g *w = b->head; w; w = w->waitnext)
 		here += w->waitaddr == addr;
@@ -346,10 +466,12 @@ bool lot_barrier(struct g *gp, const void *addr, unsigned count)
 		append(b, gp, addr);
 	}
 	bucket_unlock(b);
-	if (last)
+	if (last) {
 		ready_all(list);
-	else
+		critical_leave();
+	} else {
 		lot_wait(gp, WAIT_BARRIER, NULL, 0);
+	}
 	return last;
 }
 

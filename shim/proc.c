@@ -245,9 +245,10 @@ bool gopark_begin(struct g *gp, enum wait_reason why)
 // asks (-ECANCELED), or until a handler of the program ran that ends such a wait (-EINTR). The program's signal handlers may run meanwhile, without a P; one of them may
 // longjmp away (park_abandon), or seem to: then waiting is false and the P already ours.
 // Stack: shallow; executed in the preemption handler too.
-int park_wait(struct g *gp, const struct deadline *until, unsigned flags)
+int park_wait_since(struct g *gp, const struct deadline *until, unsigned flags,
+		    struct handled since)
 {
-	uint32_t n, any = gp->sigcount, norestart = gp->signorestart;
+	uint32_t n;
 	int r = 0;
 
 	for (;;) {
@@ -260,8 +261,8 @@ int park_wait(struct g *gp, const struct deadline *until, unsigned flags)
 			r = -ECANCELED;
 			break;
 		}
-		if ((flags & PARK_EINTR && load_relaxed(&gp->signorestart) != norestart) ||
-		    (flags & PARK_EINTR_ANY && load_relaxed(&gp->sigcount) != any)) {
+		if ((flags & PARK_EINTR && load_relaxed(&gp->signorestart) != since.norestart) ||
+		    (flags & PARK_EINTR_ANY && load_relaxed(&gp->sigcount) != since.any)) {
 			r = -EINTR;
 			break;
 		}
@@ -476,26 +477,37 @@ void exitsyscall_slow(struct g *gp)
 // The wait that a handler interrupted is given up: get a P, by ourselves or from who has readied us.
 static void settle(struct g *gp)
 {
-	if (load_relaxed(&gp->park) == PARK_PARKED && lot_leave(gp))
+	lot_unclaim(gp, true);
+	if (load_relaxed(&gp->park) == PARK_PARKED && lot_leave_parked(gp))
 		gounpark(gp);
 	else if (load_relaxed(&gp->park) == PARK_NONE && load_relaxed(&gp->status) == G_WAITING)
-		queue_for_p(gp); // interrupted between lot_leave and queue_for_p
+		queue_for_p(gp); // interrupted between lot_leave_parked and queue_for_p
 	else
 		park_wait(gp, NULL, 0);
 }
 
-// A handler of the program that ran on top of a wait or a system call is leaving by longjmp: end what it
-// interrupted as a spurious wake-up, and get a P again. If the handler only uses longjmp within
-// itself, the wait it returns to ends early, which every caller allows. True: there was something to end.
-bool park_abandon(void)
+// What passes through are a handler of the program on top of a wait or a system call, and a deep call, which such
+// a handler may have interrupted. A jump to a place inside leaves neither; where the handler has another stack, only
+// that stack is inside. A jump out ends the wait as a spurious wake-up, and the thread gets a P again.
+bool park_abandon(uintptr_t sp)
 {
 	struct g *gp = tls.self;
 
-	if (!gp || tls.g || !tls.frames)
+	if (!gp || tls.g || (!tls.frames && !tls.deep))
 		return false;
+	if (tls.frames) {
+		if (sp >= tls.frames_lo && sp < tls.frames_hi)
+			return false;
+		tls.no_adopt -= tls.frames;
+		tls.frames = 0;
+	}
+	if (tls.deep) {
+		if (sp < tls.deep)
+			return false; // to the code that the call runs
+		tls.no_adopt--;
+		tls.deep = 0;
+	}
 	tls.g = gp;
-	tls.no_adopt -= tls.frames;
-	tls.frames = 0;
 	if (!gp->waiting) {
 		exitsyscall(gp);
 		return true;
@@ -548,7 +560,7 @@ void park_settle(void)
 {
 	struct g *gp = tls.self;
 
-	if (!park_abandon() && gp && gp->waiting)
+	if (!park_abandon(LEAVES) && gp && gp->waiting)
 		settle(gp);
 }
 
@@ -561,6 +573,7 @@ void goexit(void)
 	tls.no_adopt++;
 	if (!gp)
 		return;
+	lot_unclaim(gp, true); // of a wait it left by longjmp
 	entersyscallblock(gp); // hands the P on and waits for a signal on its way
 	tls.g = NULL;
 	tls.self = NULL;
@@ -598,11 +611,13 @@ void sched_reset_in_child(void)
 		gp->note = NOTE_NONE;
 		gp->park = PARK_NONE;
 		gp->waitaddr = NULL;
+		gp->claim = NULL;
 		gp->status = G_IDLE;
 		gp->schedlink = sched.gfree;
 		sched.gfree = gp;
 	}
 	tls.vforked = 0;
+	tls.deep = 0;
 	if (sched.allp)
 		os_munmap(sched.allp, sizeof(struct p) * MAX_PROCS);
 	sched.allp = NULL;

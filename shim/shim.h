@@ -74,7 +74,21 @@ enum {
 	PARK_EINTR_ANY = 4
 };	// what ends a wait besides its deadline:
 	// pthread_cancel; a handler without SA_RESTART; any handler
-int park_wait(struct g *gp, const struct deadline *until, unsigned flags);
+// What PARK_EINTR and PARK_EINTR_ANY count from. A wait of several park_waits takes it once, at its begin: a
+// handler may run between two of them.
+struct handled {
+	uint32_t any, norestart;
+};
+static inline struct handled handled_so_far(const struct g *gp)
+{
+	return (struct handled){load_relaxed(&gp->sigcount), load_relaxed(&gp->signorestart)};
+}
+int park_wait_since(struct g *gp, const struct deadline *until, unsigned flags,
+		    struct handled since);
+static inline int park_wait(struct g *gp, const struct deadline *until, unsigned flags)
+{
+	return park_wait_since(gp, until, flags, handled_so_far(gp));
+}
 void gounpark(struct g *gp); // own thread, parked and in no queue: get a P again
 void goready(struct g *gp);  // signal-safe
 void entersyscall_slow(struct g *gp);
@@ -85,8 +99,11 @@ void handoffp(struct p *pp);		   // pp pinned: give it to whom it is due, or let
 bool retakep(struct p *pp, uint64_t word); // CAS word away; true: pp is pinned by the caller
 struct p *pin(struct g *gp);
 void procresize(int nprocs);
-void park_settle(void);	 // the thread unwinds from its wait for good
-bool park_abandon(void); // longjmp out of a handler that ran on a waiting thread
+void park_settle(void); // the thread unwinds from its wait for good
+// The thread goes on at stack pointer sp, by longjmp (LEAVES: leaves for good): if that is outside of a handler that
+// ran on top of a wait or a call, or outside of a deep call, end what it leaves. True: it did.
+bool park_abandon(uintptr_t sp);
+#define LEAVES UINTPTR_MAX
 
 static inline bool demand(void)
 {
@@ -148,6 +165,25 @@ static inline void exitsyscall(struct g *gp)
 	preempt_check(gp);
 }
 
+// A call that runs code outside libc, which comes back through our wrappers: until it ends, the thread passes
+// through. sp: of the caller, so that a longjmp out of it is recognised.
+static inline void deep_enter(struct g *gp, void *sp)
+{
+	entersyscall(gp);
+	tls.deep = (uintptr_t)sp;
+	tls.no_adopt++;
+	compiler_barrier();
+	tls.g = NULL;
+}
+static inline void deep_leave(struct g *gp)
+{
+	tls.g = gp;
+	compiler_barrier();
+	tls.no_adopt--;
+	tls.deep = 0;
+	exitsyscall(gp);
+}
+
 // --- sysmon.c ---------------------------------------------------------------------------------
 int sysmon_start(void); // 0 or -errno
 bool sysmon_stop(void); // false: it is not there
@@ -170,20 +206,32 @@ typedef int lot_try_fn(void *obj);
 // code that was not interposed is seen.
 int lot_acquire(struct g *gp, void *obj, lot_try_fn *try, int kind, enum wait_reason why,
 		const struct deadline *until, unsigned flags);
+// In a critical section, which lasts until the G has parked (lot_wait) or is out of the queue.
 void lot_enqueue(struct g *gp, const void *addr, int kind);
-bool lot_leave(struct g *gp);  // true: was still queued; false: a waker has it and will goready it
-void lot_absorb(struct g *gp); // after lot_leave said false: take the wake-up that is coming
-// Park after lot_enqueue. 0: woken; else ETIMEDOUT, ECANCELED or EINTR as flags (PARK_*) allow.
+bool lot_leave(struct g *gp); // true: was still queued; false: a waker has it and will goready it
+bool lot_leave_parked(struct g *gp); // the same after gopark_begin; true: gounpark is next
+void lot_absorb(struct g *gp);	     // after lot_leave said false: take the wake-up that is coming
+// Park after lot_enqueue, and leave the caller's critical section. 0: woken; else ETIMEDOUT, ECANCELED or
+// EINTR as flags (PARK_*) allow.
 int lot_wait(struct g *gp, enum wait_reason why, const struct deadline *until, unsigned flags);
 bool lot_has_waiters(const void *addr); // may say yes for another address, never wrongly no, if the
 					// caller's release was a locked instruction before it
 int lot_wake(const void *addr, int n);	// ready up to n waiters in FIFO order; signal-safe
-int lot_wake_rwlock(const void *addr);	// the first writer, or all readers before it
+// The first writer, or all readers before it. While there are claims: the first writer, wherever it is queued.
+int lot_wake_rwlock(const void *addr);
+// The caller waits for addr as a writer, and readers shall not pass it; from before lot_acquire to after it. The
+// object itself does not know of waiters in the lot. False: no, gp has a claim already.
+bool lot_claim(struct g *gp, const void *addr);
+void lot_unclaim(struct g *gp,
+		 bool wake); // wake: the readers who waited for that, as no unlock will
+bool lot_claimed(const void *addr);
 // Signal a condition variable. held: the mutex that the caller holds, or NULL; a waiter that will need
 // it is not woken but moved to its queue, and readied by the unlock. broadcast moves all waiters but the
 // first in any case, each to the queue of its own mutex. False: there was no waiter.
 bool lot_signal(const void *cond, const void *held);
 bool lot_broadcast(const void *cond, const void *held);
+// Ready those who were moved to mutex: they wait again as lot_acquire does, and look by themselves.
+void lot_wake_moved(const void *mutex);
 // Arrive at a barrier for count: true for the one that completes the round and has woken the others;
 // the others return false after the round, having parked.
 bool lot_barrier(struct g *gp, const void *addr, unsigned count);

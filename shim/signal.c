@@ -135,7 +135,14 @@ static void call_handler(const struct kernel_sigaction *ka, int sig, siginfo_t *
 	// Without a P: asleep in park_wait, or in a system call.
 	bool pless = saved && (saved->waiting || load_relaxed(&saved->status) != G_RUNNING);
 
+	if (!saved && tls.deep && !tls.frames)
+		pless = true; // passes through already, but may leave by longjmp
 	if (pless) {
+		const stack_t *alt = &((const ucontext_t *)uc)->uc_stack;
+		uintptr_t here = (uintptr_t)uc, lo = (uintptr_t)alt->ss_sp;
+
+		tls.frames_lo = here >= lo && here - lo < alt->ss_size ? lo : 0;
+		tls.frames_hi = here;
 		tls.g = NULL;
 		tls.no_adopt++;
 		tls.frames++;

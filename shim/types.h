@@ -103,6 +103,10 @@ struct g {
 	bool waitmoved; // it was moved there by lot_signal or lot_broadcast: it has been signalled, no deadline counts
 	struct g *waitnext, *waitprev;
 
+	// A writer that readers let go first (park.c). Protected by the lock of the bucket of claim.
+	const void *claim; // the rwlock, or NULL
+	struct g *claimnext;
+
 	// Preemption. Go's m.locks, m.preemptGen, m.signalPending.
 	bool preempt;		   // asked to yield at the next interposed call; set by sysmon
 	int32_t locks;		   // interposed locks held; owner only. See lock_counted in shim.h
@@ -212,9 +216,12 @@ extern const struct policy policy_go;
 struct tls {
 	struct g
 		*g; // NULL: this thread passes through (foreign, dormant, in a handler without a P)
-	struct g *self;	   // the thread's G even while g is NULL
-	uint32_t critical; // > 0: the program's signal handlers are deferred
-	uint32_t frames;   // program handlers running on top of a wait or system call
+	struct g *self;			// the thread's G even while g is NULL
+	uint32_t critical;		// > 0: the program's signal handlers are deferred
+	uint32_t frames;		// program handlers running on top of a wait or system call
+	uintptr_t frames_lo, frames_hi; // their stack, when frames > 0: [frames_lo, frames_hi)
+	uintptr_t
+		deep; // in a call that passes through (deep_enter): stack pointer of its wrapper; else 0
 	struct g *vfork_g; // what g was before vfork
 	uint32_t vforked;  // > 0: between vfork and the return to its parent side
 	uint32_t no_adopt; // > 0: do not make this thread a G (dying, vfork child, in a handler)

@@ -39,6 +39,20 @@ static void wait_left(void *mutex)
 	pthread_mutex_lock(mutex);
 }
 
+// glibc's own wait releases the mutex without our unlock. Waiters that a signal moved to the mutex's queue sleep
+// until an unlock readies them: let them wait as lot_acquire does, which looks by itself.
+static void glibc_will_unlock(const pthread_mutex_t *m)
+{
+	if (lot_has_waiters(m))
+		lot_wake_moved(m);
+}
+
+#define WAIT_IN_GLIBC(m, call)                                                                     \
+	__extension__({                                                                            \
+		glibc_will_unlock(m);                                                              \
+		WILL_BLOCK(call);                                                                  \
+	})
+
 static int wait_in_lot(struct g *gp, pthread_cond_t *c, pthread_mutex_t *m,
 		       const struct deadline *until)
 {
@@ -47,11 +61,13 @@ static int wait_in_lot(struct g *gp, pthread_cond_t *c, pthread_mutex_t *m,
 
 	pthread_testcancel();
 	gp->waitmutex = mutex_is_glibcs(m) ? NULL : m;
+	critical_enter(); // until lot_wait has parked
 	lot_enqueue(gp, c, LOT_ANY);
 	r = pthread_mutex_unlock(m);
 	if (r != 0) {
 		if (!lot_leave(gp))
 			lot_absorb(gp);
+		critical_leave();
 		return r;
 	}
 	pthread_cleanup_push(wait_left, m);
@@ -70,7 +86,7 @@ EXPORT int pthread_cond_wait(pthread_cond_t *c, pthread_mutex_t *m)
 	struct g *gp = getg_adopt();
 
 	if (!gp || is_shared(c))
-		return WILL_BLOCK(REAL(pthread_cond_wait)(c, m));
+		return WAIT_IN_GLIBC(m, REAL(pthread_cond_wait)(c, m));
 	return wait_in_lot(gp, c, m, NULL);
 }
 
@@ -80,7 +96,7 @@ EXPORT int pthread_cond_timedwait(pthread_cond_t *c, pthread_mutex_t *m, const s
 	struct deadline until;
 
 	if (!gp || is_shared(c))
-		return WILL_BLOCK(REAL(pthread_cond_timedwait)(c, m, abs));
+		return WAIT_IN_GLIBC(m, REAL(pthread_cond_timedwait)(c, m, abs));
 	if (!deadline_from(&until, clock_of(c), abs))
 		return EINVAL;
 	return wait_in_lot(gp, c, m, &until);
@@ -93,7 +109,7 @@ EXPORT int pthread_cond_clockwait(pthread_cond_t *c, pthread_mutex_t *m, clockid
 	struct deadline until;
 
 	if (!gp || is_shared(c))
-		return WILL_BLOCK(REAL(pthread_cond_clockwait)(c, m, clock, abs));
+		return WAIT_IN_GLIBC(m, REAL(pthread_cond_clockwait)(c, m, clock, abs));
 	if (!deadline_from(&until, clock, abs))
 		return EINVAL;
 	return wait_in_lot(gp, c, m, &until);
@@ -165,8 +181,9 @@ COMPAT(cnd_broadcast, 2_28, "GLIBC_2.28");
 	SYMVER(old_##fn, fn, "GLIBC_2.2.5")
 
 #define DIRECT(x) (x)
-OLD(pthread_cond_wait, (pthread_cond_t * c, pthread_mutex_t *m), (c, m), WILL_BLOCK);
+#define OLD_WAIT(call) WAIT_IN_GLIBC(m, call)
+OLD(pthread_cond_wait, (pthread_cond_t * c, pthread_mutex_t *m), (c, m), OLD_WAIT);
 OLD(pthread_cond_timedwait, (pthread_cond_t * c, pthread_mutex_t *m, const struct timespec *abs),
-    (c, m, abs), WILL_BLOCK);
+    (c, m, abs), OLD_WAIT);
 OLD(pthread_cond_signal, (pthread_cond_t * c), (c), DIRECT);
 OLD(pthread_cond_broadcast, (pthread_cond_t * c), (c), DIRECT);

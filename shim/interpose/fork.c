@@ -56,18 +56,15 @@ static pid_t do_fork(pid_t (*real)(void))
 			shim_child_after_fork();
 		return pid;
 	}
-	entersyscall(gp); // a preemption signal would make the kernel start a long fork anew
-	tls.g = NULL;
-	tls.no_adopt++;
+	// In a call: a preemption signal would make the kernel start a long fork anew.
+	deep_enter(gp, __builtin_frame_address(0));
 	pid = real();
 	if (pid == 0) {
 		if (resets == before)
 			shim_child_after_fork();
 		return 0;
 	}
-	tls.no_adopt--;
-	tls.g = gp;
-	exitsyscall(gp);
+	deep_leave(gp);
 	return pid;
 }
 

@@ -81,13 +81,9 @@ void real_resolve(void); // idempotent; for calls that come before the construct
 		struct g *deep_ = getg();                                                          \
 		__typeof__(call) r_;                                                               \
 		if (deep_) {                                                                       \
-			entersyscall(deep_);                                                       \
-			tls.no_adopt++;                                                            \
-			tls.g = NULL;                                                              \
+			deep_enter(deep_, __builtin_frame_address(0));                             \
 			r_ = (call);                                                               \
-			tls.g = deep_;                                                             \
-			tls.no_adopt--;                                                            \
-			exitsyscall(deep_);                                                        \
+			deep_leave(deep_);                                                         \
 		} else {                                                                           \
 			r_ = (call);                                                               \
 		}                                                                                  \

@@ -1,5 +1,9 @@
 // once.c: pthread_once, call_once: the real one runs the routine; who comes while it runs waits in the lot.
 // An initialiser that leaves by cancellation or an exception wakes nobody: waiters look again by themselves.
+//
+// In the child of a fork, a routine that another thread of the parent was in is nobody's: the next caller runs it
+// again. glibc knows by the number of forks in the other bits of the control. That number is its secret, so a
+// control of our own, in progress, is asked for it.
 
 #include <pthread.h>
 #include <threads.h>
@@ -8,12 +12,25 @@
 
 REAL_FN(pthread_once);
 
-enum { ONCE_INPROGRESS = 1, ONCE_DONE = 2 }; // glibc's, checked by the code below only as a hint
+enum { ONCE_INPROGRESS = 1, ONCE_DONE = 2 }; // glibc's; a hint only
+
+static __thread pthread_once_t probe __attribute__((tls_model("initial-exec")));
+static __thread int in_progress __attribute__((tls_model("initial-exec")));
+
+static void note_in_progress(void)
+{
+	in_progress = probe;
+}
 
 static int try_not_in_progress(void *control)
 {
-	return load_acquire((int *)control) & ONCE_INPROGRESS ? EBUSY
-							      : 0; // pairs with glibc's release
+	int now = load_acquire((int *)control); // pairs with glibc's release
+
+	if (!(now & ONCE_INPROGRESS))
+		return 0;
+	probe = PTHREAD_ONCE_INIT;
+	REAL(pthread_once)(&probe, note_in_progress);
+	return now == in_progress ? EBUSY : 0;
 }
 
 EXPORT int pthread_once(pthread_once_t *control, void (*init)(void))

@@ -1,5 +1,9 @@
 // rwlock.c: pthread_rwlock_*: real try, lot to wait in; an unlock wakes the first writer, or all
 // readers in front of it. Process-shared ones take glibc's own path.
+//
+// Where writers come first (PREFER_WRITER_NONRECURSIVE), glibc keeps new readers out while a writer waits. It does
+// not know of those in the lot, so they claim the lock there, from their first failure until they have it, and
+// readers ask. The default prefers readers, who may then lock recursively while a writer waits.
 
 #include <pthread.h>
 
@@ -13,8 +17,15 @@ REAL_FN(pthread_rwlock_clockrdlock);
 REAL_FN(pthread_rwlock_clockwrlock);
 REAL_FN(pthread_rwlock_unlock);
 
+static bool prefers_writers(const pthread_rwlock_t *l)
+{
+	return l->__data.__flags == PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP;
+}
+
 static int try_read(void *l)
 {
+	if (unlikely(prefers_writers(l)) && lot_claimed(l))
+		return EBUSY;
 	return REAL(pthread_rwlock_tryrdlock)(l);
 }
 
@@ -43,11 +54,16 @@ __attribute__((noinline)) static int lock_slow(struct g *gp, pthread_rwlock_t *l
 			r = abs ? WILL_BLOCK(REAL(pthread_rwlock_clockrdlock)(l, clock, abs))
 				: WILL_BLOCK(REAL(pthread_rwlock_rdlock)(l));
 	} else {
+		bool claimed;
+
 		if (abs && !deadline_from(&until, clock, abs))
 			return EINVAL;
+		claimed = write && prefers_writers(l) && lot_claim(gp, l);
 		r = lot_acquire(gp, l, write ? try_write : try_read,
 				write ? LOT_WRITER : LOT_READER,
 				write ? WAIT_RWLOCK_W : WAIT_RWLOCK_R, abs ? &until : NULL, 0);
+		if (claimed)
+			lot_unclaim(gp, r != 0);
 	}
 	if (r == 0)
 		lock_counted(gp);

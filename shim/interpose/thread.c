@@ -192,14 +192,14 @@ COMPAT(thrd_detach, 2_28, "GLIBC_2.28");
 
 EXPORT void pthread_exit(void *ret)
 {
-	park_abandon();
+	park_abandon(LEAVES);
 	REAL(pthread_exit)(ret);
 	__builtin_unreachable();
 }
 
 EXPORT void thrd_exit(int ret)
 {
-	park_abandon();
+	park_abandon(LEAVES);
 	REAL(thrd_exit)(ret);
 	__builtin_unreachable();
 }

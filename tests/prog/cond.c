@@ -657,3 +657,53 @@ CASE_STRESS(cond_destroy_after_broadcast)
 			join(t[i]);
 	}
 }
+
+/* Waiters that were signalled by the holder of their mutex, which then waits with it for a process-shared condition:
+ * that wait lets go of the mutex inside libc, and they must get it. */
+static pthread_mutex_t mix_lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t mix_cond = PTHREAD_COND_INITIALIZER, mix_shared;
+static int mix_waiting, mix_go, mix_back;
+
+static void *mix_main(void *arg)
+{
+	CHECK_EQ(pthread_mutex_lock(&mix_lock), 0);
+	mix_waiting++;
+	while (!mix_go)
+		CHECK_EQ(pthread_cond_wait(&mix_cond, &mix_lock), 0);
+	mix_back++;
+	CHECK_EQ(pthread_cond_signal(&mix_shared), 0);
+	CHECK_EQ(pthread_mutex_unlock(&mix_lock), 0);
+	return arg;
+}
+
+CASE_STRESS(cond_moved_and_shared)
+{
+	pthread_condattr_t a;
+	pthread_t t[4];
+
+	CHECK_EQ(pthread_condattr_init(&a), 0);
+	CHECK_EQ(pthread_condattr_setpshared(&a, PTHREAD_PROCESS_SHARED), 0);
+	CHECK_EQ(pthread_cond_init(&mix_shared, &a), 0);
+	for (int round = 0; round < 6; round++) {
+		int n = round & 1 ? 4 : 1;
+
+		mix_waiting = mix_go = mix_back = 0;
+		for (int i = 0; i < n; i++)
+			t[i] = spawn(mix_main, NULL);
+		CHECK_EQ(pthread_mutex_lock(&mix_lock), 0);
+		while (mix_waiting < n) {
+			CHECK_EQ(pthread_mutex_unlock(&mix_lock), 0);
+			sleep_ns(100000);
+			CHECK_EQ(pthread_mutex_lock(&mix_lock), 0);
+		}
+		mix_go = 1;
+		CHECK_EQ(n == 1 ? pthread_cond_signal(&mix_cond)
+				: pthread_cond_broadcast(&mix_cond),
+			 0);
+		while (mix_back < n)
+			CHECK_EQ(pthread_cond_wait(&mix_shared, &mix_lock), 0);
+		CHECK_EQ(pthread_mutex_unlock(&mix_lock), 0);
+		for (int i = 0; i < n; i++)
+			join(t[i]);
+	}
+}

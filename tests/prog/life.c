@@ -390,6 +390,54 @@ CASE_STRESS(fork_atfork)
 	CHECK_EQ(atomic_load(&atforks), 10);
 }
 
+/* A once routine that another thread of the parent is in during the fork is run again by the child, also by its
+ * threads; who comes in the parent meanwhile waits. */
+static pthread_once_t half_once = PTHREAD_ONCE_INIT;
+static atomic_int half_runs;
+static sem_t half_go;
+
+static void half_init(void)
+{
+	if (atomic_fetch_add(&half_runs, 1) == 0)
+		while (sem_wait(&half_go))
+			CHECK_EQ(errno, EINTR);
+}
+
+static void *half_main(void *arg)
+{
+	CHECK_EQ(pthread_once(&half_once, half_init), 0);
+	return arg;
+}
+
+static void half_child(void *arg)
+{
+	pthread_t t[4];
+
+	(void)arg;
+	for (int i = 0; i < 4; i++)
+		t[i] = spawn(half_main, NULL);
+	half_main(NULL);
+	for (int i = 0; i < 4; i++)
+		join(t[i]);
+	CHECK_EQ(atomic_load(&half_runs), 2);
+}
+
+CASE_STRESS(fork_once_in_progress)
+{
+	pthread_t t[2];
+
+	CHECK_EQ(sem_init(&half_go, 0, 0), 0);
+	t[0] = spawn(half_main, NULL);
+	AWAIT(&half_runs, 1);
+	t[1] = spawn(half_main, NULL);
+	for (int i = 0; i < 3; i++)
+		CHECK_EQ(in_child(half_child, NULL), 0);
+	CHECK_EQ(sem_post(&half_go), 0);
+	join(t[0]);
+	join(t[1]);
+	CHECK_EQ(atomic_load(&half_runs), 1);
+}
+
 /* An atfork handler of the child may already create and join threads. */
 static int fork_child_made;
 

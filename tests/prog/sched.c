@@ -612,3 +612,49 @@ CASE_STRESS(stdio_shared)
 	CHECK_EQ(n, 3200);
 	fclose(shared_stream);
 }
+
+/* A thread that blocks signals by a raw system call, which nobody sees, for 100 ms while others wait for the CPU, is
+ * preempted again afterwards. In every other round it takes what is pending away first, raw as well: a signal on
+ * its way is then lost for good. Without calls that could yield. */
+static long raw(long nr, long a, const void *b, void *c, long d)
+{
+	register long r10 __asm__("r10") = d;
+
+	__asm__ volatile("syscall"
+			 : "+a"(nr)
+			 : "D"(a), "S"(b), "d"(c), "r"(r10)
+			 : "rcx", "r11", "memory");
+	return nr;
+}
+
+static void *raw_block_thread(void *arg)
+{
+	const uint64_t all = ~(uint64_t)0, urg = (uint64_t)1 << (SIGURG - 1);
+	struct timespec none = {0};
+	uint64_t old;
+
+	for (int k = 0; k < 4; k++) {
+		long long end = now(CLOCK_MONOTONIC) + 100 * MS;
+		long others;
+
+		CHECK_EQ(raw(SYS_rt_sigprocmask, SIG_SETMASK, &all, &old, 8), 0);
+		while (now(CLOCK_MONOTONIC) < end)
+			spin(1000);
+		while (k & 1 && raw(SYS_rt_sigtimedwait, (long)&urg, NULL, &none, 8) == SIGURG)
+			;
+		CHECK_EQ(raw(SYS_rt_sigprocmask, SIG_SETMASK, &old, NULL, 8), 0);
+		for (int i = 0; i < 4; i++) {
+			others = hogs_work(i);
+			while (hogs_work(i) == others)
+				spin(1000);
+		}
+	}
+	return arg;
+}
+
+CASE_STRESS(signal_blocked_raw)
+{
+	hogs_start(4);
+	join(spawn(raw_block_thread, NULL));
+	hogs_stop();
+}

@@ -170,6 +170,18 @@ def stats_json():
 
 
 @check
+def stats_deep_jump():
+    """Who jumped out of a call that passes through while it lasts (pclose) takes turns again: its 1000 waits
+    for a semaphore count as switches."""
+    with tempfile.TemporaryDirectory() as d:
+        passes("jump_out_of_pclose", PREEMPT_PROCS="1", PREEMPT_STATS=f"{d}/s")
+        with open(f"{d}/s", encoding="utf-8") as f:
+            s = json.load(f)
+    main = [t for t in s["threads"] if t["tid"] == s["pid"]]
+    want(len(main) == 1 and main[0]["switches"] >= 900, f"main: {main}")
+
+
+@check
 def stats_names():
     """A thread's name with quotes and control characters does not break the JSON; a path that
     cannot be written is one line and no harm."""

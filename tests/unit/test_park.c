@@ -5,6 +5,7 @@
 // and that is what is looked at.
 
 #include <sched.h>
+#include <signal.h>
 
 #include "unit.h"
 
@@ -93,6 +94,37 @@ START_TEST(rwlock)
 		at += woken[i];
 		for (int k = 0; k < 7; k++)
 			ck_assert_msg(readied(&gs[k]) == (k < at), "wake %d, G %d", i, k);
+	}
+}
+END_TEST
+
+// A claim: the writer comes first wherever it is queued, and while it is awake nobody is woken. Claims for other
+// objects, also in the same bucket, do not count.
+START_TEST(claims)
+{
+	static char many[4096];
+	static struct g owner[4096];
+
+	for (int i = 0; i < 4096; i++)
+		ck_assert(lot_claim(&owner[i], &many[i]));
+	ck_assert(!lot_claimed(&object));
+	lot_enqueue(&gs[0], &object, LOT_READER);
+	lot_enqueue(&gs[1], &object, LOT_WRITER);
+	lot_enqueue(&gs[2], &object, LOT_READER);
+	ck_assert(lot_claim(&gs[1], &object));
+	ck_assert(!lot_claim(&gs[1], &other)); // one at a time
+	ck_assert(lot_claimed(&object) && !lot_claimed(&other));
+	ck_assert_int_eq(lot_wake_rwlock(&object), 1);
+	ck_assert(readied(&gs[1]) && !readied(&gs[0]));
+	ck_assert_int_eq(lot_wake_rwlock(&object), 0);
+	lot_unclaim(&gs[1], true);
+	ck_assert(!lot_claimed(&object));
+	ck_assert(readied(&gs[0]) && readied(&gs[2]));
+	lot_unclaim(&gs[1], true); // has none: nothing happens
+	for (int i = 0; i < 4096; i++) {
+		ck_assert(lot_claimed(&many[i]));
+		lot_unclaim(&owner[i], false);
+		ck_assert(!lot_claimed(&many[i]));
 	}
 }
 END_TEST
@@ -271,6 +303,7 @@ static void *takes_turns(void *arg)
 
 		lock(gp);
 		while ((now = turn) % RING != me && now < TURNS) {
+			critical_enter();
 			lot_enqueue(gp, &conds[me], LOT_ANY);
 			unlock();
 			ck_assert_int_eq(lot_wait(gp, WAIT_COND, NULL, 0), 0);
@@ -313,6 +346,7 @@ static void *short_waits(void *arg)
 		struct deadline d = os_deadline_in(50000 + i % 7 * 10000);
 		int r;
 
+		critical_enter();
 		lot_enqueue(gp, &object, LOT_ANY);
 		r = lot_wait(gp, WAIT_COND, &d, 0);
 		ck_assert(r == 0 || r == ETIMEDOUT);
@@ -377,6 +411,116 @@ START_TEST(late_wake_is_passed_on)
 }
 END_TEST
 
+// --- handlers of the program
+// ----------------------------------------------------------------------
+
+// A handler may wait for objects itself, so it must not find its thread in a queue of the lot but not parked:
+// the thread would be linked twice. The try function raises the signal at just that moment.
+static uint32_t handlers, handlers_in_queue;
+
+static void waits_in_handler(int sig)
+{
+	struct g *gp = getg();
+
+	(void)sig;
+	fetch_add(&handlers, 1);
+	if (gp && gp->waitaddr)
+		fetch_add(&handlers_in_queue, 1);
+}
+
+static void handle(int flags)
+{
+	struct sigaction sa = {.sa_handler = waits_in_handler, .sa_flags = flags};
+
+	ck_assert_int_eq(signal_sigaction(SIGUSR1, &sa, NULL), 0);
+}
+
+static int try_raises(void *obj)
+{
+	(void)obj;
+	if (tls.self->waitaddr && load_relaxed(&handlers) == 0)
+		raise(SIGUSR1);
+	return load_relaxed(&handlers) ? 0 : EBUSY;
+}
+
+static void *queues_with_signal(void *arg)
+{
+	(void)arg;
+	thread_starts();
+	ck_assert_int_eq(lot_acquire(getg(), &object, try_raises, LOT_ANY, WAIT_SEM, NULL, 0), 0);
+	goexit();
+	return NULL;
+}
+
+START_TEST(handler_while_queueing)
+{
+	pthread_t t;
+
+	handle(0);
+	start(&t, 1, queues_with_signal);
+	join(&t, 1);
+	ck_assert_uint_eq(handlers, 1);
+	ck_assert_uint_eq(handlers_in_queue, 0);
+	ck_assert(!lot_has_waiters(&object));
+}
+END_TEST
+
+// A handler that runs at any moment of an interruptible wait ends it with EINTR: while it queues, when it
+// looks at the object by itself. With SA_RESTART only where any handler does.
+enum moment { QUEUEING, LOOKING };
+static enum moment moment;
+
+static int try_raises_once(void *obj)
+{
+	bool parked = load_relaxed(&tls.self->park) == PARK_PARKED;
+
+	(void)obj;
+	if (tls.self->waitaddr && parked == (moment == LOOKING) && load_relaxed(&handlers) == 0)
+		raise(SIGUSR1);
+	return EBUSY;
+}
+
+static int interrupted(enum moment when, unsigned flags)
+{
+	// Near its end a wait does not look by itself any more.
+	struct deadline d = os_deadline_in(when == LOOKING ? 3000000000 : 100000000);
+	int r;
+
+	moment = when;
+	store_relaxed(&handlers, 0);
+	r = lot_acquire(getg(), &object, try_raises_once, LOT_ANY, WAIT_SEM, &d, flags);
+	ck_assert_uint_eq(load_relaxed(&handlers), 1);
+	return r;
+}
+
+static void *is_interrupted(void *arg)
+{
+	(void)arg;
+	thread_starts();
+	for (enum moment when = QUEUEING; when <= LOOKING; when++) {
+		handle(0);
+		ck_assert_int_eq(interrupted(when, PARK_EINTR), EINTR);
+		ck_assert_int_eq(interrupted(when, PARK_EINTR_ANY), EINTR);
+		if (when == QUEUEING)
+			ck_assert_int_eq(interrupted(when, 0), ETIMEDOUT);
+		handle(SA_RESTART);
+		ck_assert_int_eq(interrupted(when, PARK_EINTR), ETIMEDOUT);
+		ck_assert_int_eq(interrupted(when, PARK_EINTR_ANY), EINTR);
+	}
+	goexit();
+	return NULL;
+}
+
+START_TEST(eintr_at_any_moment)
+{
+	pthread_t t;
+
+	start(&t, 1, is_interrupted);
+	join(&t, 1);
+	ck_assert(!lot_has_waiters(&object));
+}
+END_TEST
+
 // --- barrier
 // --------------------------------------------------------------------------------------
 
@@ -414,6 +558,7 @@ static void add(TCase *tc)
 	tcase_add_test(tc, leave);
 	tcase_add_test(tc, addresses_apart);
 	tcase_add_test(tc, rwlock);
+	tcase_add_test(tc, claims);
 	tcase_add_test(tc, requeue);
 	tcase_add_test(tc, mutual_exclusion);
 	tcase_add_test(tc, timeout);
@@ -422,6 +567,8 @@ static void add(TCase *tc)
 	tcase_add_test(tc, timeout_against_wake);
 	tcase_add_test(tc, barrier);
 	tcase_add_test(tc, late_wake_is_passed_on);
+	tcase_add_test(tc, handler_while_queueing);
+	tcase_add_test(tc, eintr_at_any_moment);
 }
 
 int main(void)

@@ -1,0 +1,173 @@
+/*
+ * handler.c - handlers of the program that do on top of a wait what only just works: jump and lock.
+ */
+#include "prog.h"
+
+#include <setjmp.h>
+
+/* ualarm is obsolete, and still a function the program may call. */
+#pragma GCC diagnostic ignored "-Wdeprecated-declarations"
+
+static atomic_int count;
+
+static void handle(int sig, void (*fn)(int), int flags)
+{
+	struct sigaction sa = {.sa_handler = fn, .sa_flags = flags};
+
+	CHECK_EQ(sigaction(sig, &sa, NULL), 0);
+}
+
+/* A jump from one place in a handler to another does not disturb the wait below: nobody comes through a barrier
+ * before the last one has. On the thread's own stack and on an alternate one. */
+static pthread_barrier_t bar;
+static atomic_int passed;
+
+__attribute__((noinline)) static void jump(sigjmp_buf env)
+{
+	siglongjmp(env, 1);
+}
+
+static void jump_inside(int sig)
+{
+	sigjmp_buf env;
+
+	(void)sig;
+	if (sigsetjmp(env, 1) == 0)
+		jump(env);
+	atomic_fetch_add(&count, 1);
+}
+
+static void *bar_main(void *arg)
+{
+	static _Alignas(16) char alt[65536];
+	stack_t ss = {.ss_sp = alt, .ss_size = sizeof(alt)};
+
+	if (arg)
+		CHECK_EQ(sigaltstack(&ss, NULL), 0);
+	int r = pthread_barrier_wait(&bar);
+
+	CHECK(r == 0 || r == PTHREAD_BARRIER_SERIAL_THREAD);
+	atomic_store(&passed, 1);
+	return NULL;
+}
+
+CASE_STRESS(jump_inside_handler)
+{
+	hogs_start(2);
+	CHECK_EQ(pthread_barrier_init(&bar, NULL, 2), 0);
+	for (int i = 0; i < 6; i++) {
+		pthread_t t;
+
+		handle(SIGUSR1, jump_inside, i & 1 ? SA_ONSTACK : 0);
+		atomic_store(&passed, 0);
+		atomic_store(&count, 0);
+		t = spawn(bar_main, i & 1 ? &bar : NULL);
+		for (int k = 1; k <= 3; k++) {
+			sleep_ns(5 * MS);
+			CHECK_EQ(pthread_kill(t, SIGUSR1), 0);
+			AWAIT(&count, k);
+		}
+		sleep_ns(2 * MS);
+		CHECK_EQ(atomic_load(&passed), 0);
+		pthread_barrier_wait(&bar);
+		join(t);
+	}
+	hogs_stop();
+}
+
+/* A jump out of pclose, which waits for a process: the thread is a thread as any other afterwards. (settings.py
+ * looks at the figures to see that it still takes turns with the others.) */
+static sigjmp_buf out;
+static pthread_t out_thread;
+static sem_t turn[2];
+
+static void jump_out(int sig)
+{
+	(void)sig;
+	if (pthread_equal(pthread_self(), out_thread))
+		siglongjmp(out, 1);
+	pthread_kill(out_thread, SIGALRM);
+}
+
+static void *turns(void *arg)
+{
+	for (int i = 0; i < 1000; i++) {
+		CHECK_EQ(sem_wait(&turn[1]), 0);
+		CHECK_EQ(sem_post(&turn[0]), 0);
+	}
+	return arg;
+}
+
+CASE_STRESS(jump_out_of_pclose)
+{
+	pthread_t t;
+
+	out_thread = pthread_self();
+	handle(SIGALRM, jump_out, 0);
+	CHECK_EQ(sem_init(&turn[0], 0, 0), 0);
+	CHECK_EQ(sem_init(&turn[1], 0, 0), 0);
+	t = spawn(turns, NULL);
+	for (int i = 0; i < 3; i++) {
+		FILE *volatile f = popen("sleep 0.3", "r");
+
+		CHECK(f != NULL);
+		if (sigsetjmp(out, 1) == 0) {
+			ualarm(20000, 0);
+			pclose(f);
+			fail(__FILE__, __LINE__, "pclose came back");
+		}
+	}
+	for (int i = 0; i < 1000; i++) {
+		CHECK_EQ(sem_post(&turn[1]), 0);
+		CHECK_EQ(sem_wait(&turn[0]), 0);
+	}
+	join(t);
+}
+
+/* Handlers that take a mutex others contend for, on threads that contend for another one. Nothing in POSIX
+ * promises it, and with two normal mutexes it works. */
+static pthread_mutex_t low = PTHREAD_MUTEX_INITIALIZER, high = PTHREAD_MUTEX_INITIALIZER;
+static long low_n, high_n;
+static atomic_int done;
+
+static void lock_high(int sig)
+{
+	(void)sig;
+	CHECK_EQ(pthread_mutex_lock(&high), 0);
+	high_n++;
+	spin(100);
+	CHECK_EQ(pthread_mutex_unlock(&high), 0);
+	atomic_fetch_add(&count, 1);
+}
+
+static void *lock_low(void *arg)
+{
+	while (!atomic_load(&done)) {
+		CHECK_EQ(pthread_mutex_lock(&low), 0);
+		low_n++;
+		spin(100);
+		CHECK_EQ(pthread_mutex_unlock(&low), 0);
+	}
+	return arg;
+}
+
+CASE_STRESS(handler_locks)
+{
+	pthread_t t[6];
+	int sent = 0;
+
+	handle(SIGUSR1, lock_high, SA_RESTART);
+	for (int i = 0; i < 6; i++)
+		t[i] = spawn(lock_low, NULL);
+	for (int k = 0; k < 300; k++) {
+		int before = atomic_load(&count);
+
+		for (int i = 0; i < 6; i++, sent++)
+			CHECK_EQ(pthread_kill(t[i], SIGUSR1), 0);
+		AWAIT(&count, before + 6); /* two pending would be one */
+	}
+	atomic_store(&done, 1);
+	for (int i = 0; i < 6; i++)
+		join(t[i]);
+	CHECK_EQ(high_n, sent);
+}

@@ -215,6 +215,13 @@ static void own_handler(int sig)
 	atomic_fetch_add(&own_hits, 1);
 }
 
+/* The kernel counts its timer slack of 50 us in: who is interrupted at once may have more left than it asked for. */
+static bool left_of_100(const struct timespec *left)
+{
+	return left->tv_sec > 0 &&
+	       (left->tv_sec < 100 || (left->tv_sec == 100 && left->tv_nsec < 100000));
+}
+
 static void *own_main(void *arg)
 {
 	struct timespec ts = {.tv_sec = 100}, left = {0, 0};
@@ -229,7 +236,7 @@ static void *own_main(void *arg)
 	switch ((intptr_t)arg) {
 	case 0:
 		CHECK_ERRNO(nanosleep(&ts, &left), EINTR);
-		CHECK(left.tv_sec > 0 && left.tv_sec < 100);
+		CHECK(left_of_100(&left));
 		break;
 	case 1:
 		CHECK_ERRNO(poll(&pfd, 1, -1), EINTR);
@@ -245,7 +252,7 @@ static void *own_main(void *arg)
 		break;
 	case 5:
 		CHECK_EQ(clock_nanosleep(CLOCK_MONOTONIC, 0, &ts, &left), EINTR);
-		CHECK(left.tv_sec > 0 && left.tv_sec < 100);
+		CHECK(left_of_100(&left));
 		break;
 	case 6:
 		CHECK_ERRNO(pause(), EINTR);

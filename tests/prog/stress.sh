@@ -42,7 +42,7 @@ stream()
 			4) p=2 q=100us ;;
 			5) p=4 q=10ms ;;
 			esac
-			"$here/run.sh" -p $p -q $q -b "$progs" "$lib" "$name"
+			"$here/run.sh" -f -p $p -q $q -b "$progs" "$lib" "$name"
 			status=$?
 			if [ $status -ne 0 ] && [ $status -ne 77 ]; then
 				echo "stress: round $round: $name failed, PREEMPT_PROCS=$p PREEMPT_QUANTUM=$q"
@@ -65,7 +65,7 @@ trap 'kill $pids 2>/dev/null; rm -rf "$dir"' EXIT
 trap 'exit 130' INT TERM
 i=0
 while [ $i -lt "$(nproc)" ]; do
-	sh -c 'while kill -0 $PPID 2>/dev/null; do i=0; while [ $i -lt 100000 ]; do i=$((i + 1)); done; done' &
+	nice sh -c 'while kill -0 $PPID 2>/dev/null; do i=0; while [ $i -lt 100000 ]; do i=$((i + 1)); done; done' &
 	pids="$pids $!"
 	i=$((i + 1))
 done

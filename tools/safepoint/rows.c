@@ -70,7 +70,9 @@ static int call_cmp(const void *a, const void *b)
 {
 	const struct call *x = a, *y = b;
 
-	return x->pc < y->pc ? -1 : x->pc > y->pc;
+	if (x->pc != y->pc)
+		return x->pc < y->pc ? -1 : 1;
+	return x->len < y->len ? -1 : x->len > y->len;
 }
 
 // The table under construction.
@@ -145,6 +147,9 @@ static int sort_marks(struct build *b, const struct marks *marks)
 	qsort(b->edges, b->nedges, sizeof(*b->edges), edge_cmp);
 	qsort(b->calls, b->ncalls, sizeof(*b->calls), call_cmp);
 	for (size_t i = 0; i < b->ncalls; i++) {
+		if (n > 0 && b->calls[i].pc == b->calls[n - 1].pc &&
+		    b->calls[i].nr != b->calls[n - 1].nr)
+			b->calls[n - 1].nr = -1; // not constant, then
 		if (n == 0 || b->calls[i].pc - b->calls[n - 1].pc >= b->calls[n - 1].len)
 			b->calls[n++] = b->calls[i];
 	}

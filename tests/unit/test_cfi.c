@@ -416,10 +416,11 @@ START_TEST(damage)
 		for (size_t i = 0; i < cfi.n; i++) {
 			const struct cfi_row *row = &cfi.rows[i];
 
-			ck_assert(row->lo >= (i ? row[-1].hi : TEXT) && row->lo < row->hi &&
-				  row->hi <= TEXT + TEXT_SIZE);
-			ck_assert(row->reason != TABLE_SAFE || row->base == TABLE_CFA_RSP ||
-				  row->base == TABLE_CFA_RBP);
+			if (row->lo < (i ? row[-1].hi : TEXT) || row->lo >= row->hi ||
+			    row->hi > TEXT + TEXT_SIZE ||
+			    (row->reason == TABLE_SAFE && row->base != TABLE_CFA_RSP &&
+			     row->base != TABLE_CFA_RBP))
+				ck_abort_msg("round %d, row %zu", round, i);
 		}
 	}
 	free(copy);

@@ -230,7 +230,8 @@ START_TEST(damage)
 		for (uint64_t pc = 0; pc < t.header->text_size; pc += 97) {
 			const struct table_row *row = table_find(&t, t.header->text_base + pc);
 
-			ck_assert(row >= f->rows && row < f->rows + NROWS);
+			if (row < f->rows || row >= f->rows + NROWS)
+				ck_abort_msg("round %d", round);
 		}
 	}
 	ck_assert_uint_gt(passed, 0); // the id may be anything, so some must

@@ -255,7 +255,8 @@ static int read_source(struct source *src, struct cfi *cfi)
 	err = note_fdes(src, &fdes, &n);
 	if (err)
 		return err;
-	qsort(fdes, n, sizeof(*fdes), fde_cmp);
+	if (n)
+		qsort(fdes, n, sizeof(*fdes), fde_cmp);
 	struct output out = {.cfi = cfi};
 	for (size_t i = 0; i < n && out.err == 0; i++) {
 		const struct fde *f = &fdes[i];

@@ -184,6 +184,7 @@ bool frames_next(const struct source *src, size_t offset, struct entry *ret, siz
 	uint64_t len = fixed(&r, 4);
 	unsigned id_bytes;
 
+	*ret = (struct entry){0};
 	ret->wide = len == 0xffffffff;
 	if (ret->wide)
 		len = fixed(&r, 8);

@@ -272,7 +272,7 @@ static struct table_row make_row(const struct build *b, const struct section *s,
 static int sweep(struct build *b)
 {
 	const struct module *m = b->m;
-	const struct cfi_row *cfi = b->cfi->rows, *cfi_end = cfi + b->cfi->n;
+	const struct cfi_row *cfi = b->cfi->rows, *cfi_end = cfi ? cfi + b->cfi->n : NULL;
 	const struct section *s = m->text, *s_end = s + m->ntext;
 	size_t edge = 0, call = 0;
 	uint64_t pos = b->base, end = b->base + b->size, gap_seen = 0, padding = 0;

@@ -159,23 +159,6 @@ static int fde_cmp(const void *a, const void *b)
 	return x->order < y->order ? -1 : x->order > y->order;
 }
 
-static const struct section *text_at(const struct module *m, uint64_t addr)
-{
-	size_t lo = 0, hi = m->ntext;
-
-	while (lo < hi) {
-		size_t mid = lo + (hi - lo) / 2;
-
-		if (addr < m->text[mid].addr)
-			hi = mid;
-		else if (addr - m->text[mid].addr >= m->text[mid].size)
-			lo = mid + 1;
-		else
-			return &m->text[mid];
-	}
-	return NULL;
-}
-
 // One FDE's note: true if it describes code.
 static bool note_fde(struct source *src, const struct entry *e, struct cie *cache, struct fde *ret)
 {
@@ -196,7 +179,7 @@ static bool note_fde(struct source *src, const struct entry *e, struct cie *cach
 	len = frames_pointer(src, &r, enc & 0x0f);
 	if (cie->augmented)
 		frames_skip(&r, frames_uleb(&r));
-	text = r.bad || len == 0 ? NULL : text_at(src->m, ret->lo);
+	text = r.bad || len == 0 ? NULL : module_text(src->m, ret->lo);
 	if (!text)
 		return false;
 	ret->hi = text->addr + text->size;

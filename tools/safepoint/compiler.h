@@ -64,6 +64,8 @@ struct module {
 // 0, or -errno with one line about it in *ret_why (static or in a buffer of the module).
 int module_open(struct module *m, const char *path, const char **ret_why);
 void module_close(struct module *m);
+// The executable section that contains addr, or NULL.
+const struct section *module_text(const struct module *m, uint64_t addr);
 const struct func *module_func(const struct module *m,
 			       uint64_t addr); // that contains addr, or NULL
 

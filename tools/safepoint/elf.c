@@ -469,7 +469,7 @@ static int func_cmp(const void *a, const void *b)
 	return strcmp(x->name, y->name);
 }
 
-static bool in_text(const struct module *m, uint64_t addr)
+const struct section *module_text(const struct module *m, uint64_t addr)
 {
 	size_t lo = 0, hi = m->ntext;
 
@@ -481,9 +481,9 @@ static bool in_text(const struct module *m, uint64_t addr)
 		else if (addr - m->text[mid].addr >= m->text[mid].size)
 			lo = mid + 1;
 		else
-			return true;
+			return &m->text[mid];
 	}
-	return false;
+	return NULL;
 }
 
 static int read_funcs(struct module *m, const struct symtab *tab)
@@ -505,7 +505,7 @@ static int read_funcs(struct module *m, const struct symtab *tab)
 			type = ELF64_ST_TYPE(sym.st_info);
 			if ((type != STT_FUNC && type != STT_GNU_IFUNC) ||
 			    sym.st_shndx == SHN_UNDEF || sym.st_name >= tab->str.sh_size ||
-			    !in_text(m, sym.st_value))
+			    !module_text(m, sym.st_value))
 				continue;
 			if (pass == 1)
 				m->funcs[kept] =

@@ -92,24 +92,6 @@ struct build {
 	uint32_t open[TABLE_REASONS], critical, spin; // marks open at the sweep's place
 };
 
-// The executable section that contains an address, or NULL.
-static const struct section *section_at(const struct module *m, uint64_t addr)
-{
-	size_t lo = 0, hi = m->ntext;
-
-	while (lo < hi) {
-		size_t mid = lo + (hi - lo) / 2;
-
-		if (addr < m->text[mid].addr)
-			hi = mid;
-		else if (addr - m->text[mid].addr >= m->text[mid].size)
-			lo = mid + 1;
-		else
-			return &m->text[mid];
-	}
-	return NULL;
-}
-
 // Sort what the marks say. System calls that do not lie in one section, or overlap another, are not instructions.
 static int sort_marks(struct build *b, const struct marks *marks)
 {
@@ -131,7 +113,7 @@ static int sort_marks(struct build *b, const struct marks *marks)
 		if (lo >= hi || (mark->kind == MARK_UNSAFE && reason == 0))
 			continue;
 		if (mark->kind == MARK_SYSCALL) {
-			const struct section *s = section_at(b->m, mark->lo);
+			const struct section *s = module_text(b->m, mark->lo);
 
 			if (s && mark->hi - mark->lo <= MAX_INSTRUCTION &&
 			    mark->hi - s->addr <= s->size)

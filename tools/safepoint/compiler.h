@@ -1,12 +1,14 @@
 // compiler.h: the safe-point compiler: from one ELF file to the table of shim/table.h.
 //
 //   elf.c       opens the module and its debug file: sections, symbols, identity        (libelf)
-//   cfi.c       reads .eh_frame and .debug_frame into one row per address range
+//   cfi.c       reads .eh_frame and .debug_frame into one row per address range;
+//   frames.c    their entries, and the interpreter of their instructions
 //   insn.c      one pass over the instructions: stack depth against CFI, spin loops, syscalls, calls  (Zydis)
 //   critical.c  which functions are critical: names, lock instructions in libc, tail calls
 //   debuginfo.c inlined instances of critical functions                                 (libdwarf)
 //   rows.c      merges rows and marks, lays out the table
 //   compile.c   the order of all this
+//   dump.c      prints a table
 //
 // Everything in the file is untrusted: no reader may crash, loop or use memory out of proportion.
 
@@ -52,6 +54,7 @@ struct module {
 	struct section *text; // executable sections, ascending, not overlapping
 	size_t ntext;
 	struct section eh_frame, debug_frame; // size 0: there is none
+	uint64_t got;	    // DT_PLTGOT, what DW_EH_PE_datarel counts from; 0: there is none
 	struct func *funcs; // ascending by lo, from .symtab (either file) or .dynsym
 	size_t nfuncs;
 	uint32_t source; // TABLE_SYMTAB, TABLE_DEBUG_SEPARATE
@@ -61,6 +64,8 @@ struct module {
 // 0, or -errno with one line about it in *ret_why (static or in a buffer of the module).
 int module_open(struct module *m, const char *path, const char **ret_why);
 void module_close(struct module *m);
+// The executable section that contains addr, or NULL.
+const struct section *module_text(const struct module *m, uint64_t addr);
 const struct func *module_func(const struct module *m,
 			       uint64_t addr); // that contains addr, or NULL
 
@@ -69,8 +74,8 @@ struct cfi_row {
 	uint64_t lo, hi;
 	uint64_t fde; // lo of the FDE (function or part of one) it belongs to
 	int32_t cfa_offset;
-	int16_t rbp_offset;
-	uint8_t base; // enum table_base
+	int16_t rbp_offset; // as in struct table_row
+	uint8_t base;	    // enum table_base
 	uint8_t reason;
 };
 struct cfi {
@@ -136,3 +141,6 @@ int rows_build(const struct module *m, const struct cfi *cfi, const struct marks
 // The whole: FILE to table. globs: PREEMPT_CRITICAL or "". 0, or -errno with one line in *ret_why.
 int compile_module(const char *path, const char *globs, struct buffer *ret_table,
 		   const char **ret_why);
+
+// One line per row, as `preempt tables dump` prints them: LO HI CFA RA FLAGS. 0, or -EIO.
+int dump_table(const struct table *t, FILE *out);

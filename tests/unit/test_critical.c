@@ -5,18 +5,57 @@
 // Names that must be, by kind.
 START_TEST(names_yes)
 {
-	static const char *const names[] = {
-		"malloc", "free", "_int_malloc", "tcache_put", "je_malloc", "mi_malloc", "tc_malloc",
-		"posix_memalign", "__libc_malloc", "_Znwm", "_ZdaPvSt11align_val_t", "dlopen",
-		"_dl_relocate_object", "__tls_get_addr", "_Unwind_RaiseException", "__cxa_guard_acquire",
-		"__gxx_personality_v0", "fprintf", "fputs", "_IO_file_xsputn", "getline", "setlocale",
-		"localtime_r", "rand", "syslog", "getaddrinfo", "pthread_mutex_lock", "__pthread_mutex_lock",
-		"pthread_cond_wait@@GLIBC_2.3.2", "sem_post", "lll_lock", "__lll_lock_wait_private", "fork",
-		"exit", "atexit", "my_spin_lock", "raw_spin_unlock_irq", "pthread_spin_lock", "spinlock",
-		"take_spinlock", "spinlock_acquire", "uv_mutex_lock", "xyz_trylock", "mutex_unlock_slow",
-		"_ZN4base9spin_lock7acquireEv", "_ZN8SpinLock4LockEv", "_ZNSt5mutex4lockEv", "malloc.cold",
-		"_int_free.part.0", "arena_get2.constprop.0", "__GI__IO_puts.cold",
-	};
+	static const char *const names[] = {"malloc",
+					    "free",
+					    "_int_malloc",
+					    "tcache_put",
+					    "je_malloc",
+					    "mi_malloc",
+					    "tc_malloc",
+					    "posix_memalign",
+					    "__libc_malloc",
+					    "_Znwm",
+					    "_ZdaPvSt11align_val_t",
+					    "dlopen",
+					    "_dl_relocate_object",
+					    "__tls_get_addr",
+					    "_Unwind_RaiseException",
+					    "__cxa_guard_acquire",
+					    "__gxx_personality_v0",
+					    "fprintf",
+					    "fputs",
+					    "_IO_file_xsputn",
+					    "getline",
+					    "setlocale",
+					    "localtime_r",
+					    "rand",
+					    "syslog",
+					    "getaddrinfo",
+					    "pthread_mutex_lock",
+					    "__pthread_mutex_lock",
+					    "pthread_cond_wait@@GLIBC_2.3.2",
+					    "sem_post",
+					    "lll_lock",
+					    "__lll_lock_wait_private",
+					    "fork",
+					    "exit",
+					    "atexit",
+					    "my_spin_lock",
+					    "raw_spin_unlock_irq",
+					    "pthread_spin_lock",
+					    "spinlock",
+					    "take_spinlock",
+					    "spinlock_acquire",
+					    "uv_mutex_lock",
+					    "xyz_trylock",
+					    "mutex_unlock_slow",
+					    "_ZN4base9spin_lock7acquireEv",
+					    "_ZN8SpinLock4LockEv",
+					    "_ZNSt5mutex4lockEv",
+					    "malloc.cold",
+					    "_int_free.part.0",
+					    "arena_get2.constprop.0",
+					    "__GI__IO_puts.cold"};
 
 	for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++)
 		ck_assert_msg(critical_name(names[i], ""), "%s", names[i]);
@@ -26,14 +65,40 @@ END_TEST
 // Names that compute, or run threads: a mark there would cost fairness.
 START_TEST(names_no)
 {
-	static const char *const names[] = {
-		"main", "memcpy", "strlen", "floor", "fmod", "fcntl", "qsort", "gettext_hash", "malloced",
-		"freeze", "putative", "getrandom", "get", "print", "sort", "start_thread",
-		"__libc_start_main", "__libc_start_main@@GLIBC_2.34", "__libc_start_call_main",
-		"__cxa_demangle", "spinlock_worker", "spinlocks_bench", "lock", "block", "unlocked",
-		"randomize", "exit_code", "forklift", "zlib_deflate", "_ZN3foo3barEv", "_ZNSt6vectorIiSaIiEE9push_backERKi",
-		"", ".cold", "@",
-	};
+	static const char *const names[] = {"main",
+					    "memcpy",
+					    "strlen",
+					    "floor",
+					    "fmod",
+					    "fcntl",
+					    "qsort",
+					    "gettext_hash",
+					    "malloced",
+					    "freeze",
+					    "putative",
+					    "getrandom",
+					    "get",
+					    "print",
+					    "sort",
+					    "start_thread",
+					    "__libc_start_main",
+					    "__libc_start_main@@GLIBC_2.34",
+					    "__libc_start_call_main",
+					    "__cxa_demangle",
+					    "spinlock_worker",
+					    "spinlocks_bench",
+					    "lock",
+					    "block",
+					    "unlocked",
+					    "randomize",
+					    "exit_code",
+					    "forklift",
+					    "zlib_deflate",
+					    "_ZN3foo3barEv",
+					    "_ZNSt6vectorIiSaIiEE9push_backERKi",
+					    "",
+					    ".cold",
+					    "@"};
 
 	for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++)
 		ck_assert_msg(!critical_name(names[i], ""), "%s", names[i]);
@@ -158,8 +223,8 @@ END_TEST
 START_TEST(follows)
 {
 	name(0, "malloc");
-	jump(0, code[3].lo);	   // unnamed
-	jump(3, code[5].lo);	   // from there another
+	jump(0, code[3].lo);	    // unnamed
+	jump(3, code[5].lo);	    // from there another
 	jump(5, code[6].lo + 0x10); // into the middle: a part of 6
 	name(6, "something");
 	name(7, "exported");

@@ -18,7 +18,8 @@ static const char source[] =
 	"int f(volatile int *l, int x)\n"
 	"{ my_spin_lock(l); x = compute(x) / *l; static_mutex_unlock(l); return x; }\n"
 	"int g(volatile int *l, int x);\n"
-	"int g(volatile int *l, int x) { { x += compute(x); if (x > 7) { my_spin_lock(l); x++; } } return x; }\n";
+	"int g(volatile int *l, int x) { { x += compute(x); if (x > 7) { my_spin_lock(l); x++; } } "
+	"return x; }\n";
 
 static char dir[] = "/tmp/debuginfo-XXXXXX";
 static struct marks marks;
@@ -55,7 +56,9 @@ static void compile(const char *flags)
 	ck_assert_ptr_nonnull(f);
 	fputs(source, f);
 	fclose(f);
-	ck_assert_int_eq(run("%s %s -O2 -fPIC -shared -Wl,--build-id -o t.so t.c", cc ? cc : "cc", flags), 0);
+	ck_assert_int_eq(
+		run("%s %s -O2 -fPIC -shared -Wl,--build-id -o t.so t.c", cc ? cc : "cc", flags),
+		0);
 }
 
 // The executable sections and nothing else, as elf.c would fill it. debug: name of a debug file, or NULL.
@@ -133,12 +136,9 @@ static void check_marks(const char *symbols)
 }
 
 static const char *const forms[] = {
-	"-g -gdwarf-4",
-	"-g -gdwarf-5",
-	"-g -gdwarf-5 -gz=zlib",
+	"-g -gdwarf-4", "-g -gdwarf-5", "-g -gdwarf-5 -gz=zlib",
 	"-g -gdwarf-4 -fdebug-types-section",
-	"-g -gdwarf-5 -ffunction-sections -freorder-blocks-and-partition",
-};
+	"-g -gdwarf-5 -ffunction-sections -freorder-blocks-and-partition"};
 
 // DWARF 4 and 5, compressed or not, with ranges of both kinds.
 START_TEST(versions)
@@ -171,7 +171,8 @@ END_TEST
 START_TEST(separate)
 {
 	compile("-g");
-	ck_assert_int_eq(run("objcopy --only-keep-debug t.so t.debug && cp t.so full.so && strip t.so"), 0);
+	ck_assert_int_eq(
+		run("objcopy --only-keep-debug t.so t.debug && cp t.so full.so && strip t.so"), 0);
 	open_module("t.so", "t.debug");
 	check_marks("full.so");
 	close_module();
@@ -220,8 +221,10 @@ START_TEST(damage)
 	FILE *f;
 
 	compile("-g -gdwarf-5");
-	ck_assert_int_eq(run("cp t.so good.so; readelf -SW good.so | sed -n 's/.*\\.debug_info *PROGBITS "
-			     "*[0-9a-f]* \\([0-9a-f]*\\) \\([0-9a-f]*\\).*/\\1 \\2/p' >sec"), 0);
+	ck_assert_int_eq(
+		run("cp t.so good.so; readelf -SW good.so | sed -n 's/.*\\.debug_info *PROGBITS "
+		    "*[0-9a-f]* \\([0-9a-f]*\\) \\([0-9a-f]*\\).*/\\1 \\2/p' >sec"),
+		0);
 	f = fopen(in_dir("sec"), "r");
 	ck_assert_int_eq(fscanf(f, "%lx %lx", &off, &size), 2);
 	fclose(f);
@@ -234,7 +237,9 @@ START_TEST(damage)
 		for (unsigned k = 0; k < 1 + i / 4; k++) {
 			uint8_t byte = (uint8_t)(i * 37 + k * 101);
 
-			ck_assert_int_eq(pwrite(fd, &byte, 1, (off_t)(off + (i * 131 + k * 977) % (size + 400))), 1);
+			ck_assert_int_eq(pwrite(fd, &byte, 1,
+						(off_t)(off + (i * 131 + k * 977) % (size + 400))),
+					 1);
 		}
 		close(fd);
 		pid = fork();
@@ -255,7 +260,8 @@ START_TEST(damage)
 			_exit(0);
 		}
 		ck_assert_int_eq(waitpid(pid, &status, 0), pid);
-		ck_assert_msg(!WIFSIGNALED(status) || WTERMSIG(status) != SIGALRM, "round %u hangs", i);
+		ck_assert_msg(!WIFSIGNALED(status) || WTERMSIG(status) != SIGALRM, "round %u hangs",
+			      i);
 		crashes += WIFSIGNALED(status);
 		ck_assert_msg(WIFSIGNALED(status) || WEXITSTATUS(status) == 0, "round %u", i);
 	}

@@ -4,7 +4,8 @@
 #include "safepoint.h"
 
 #define SNIPPET(name, code)                                                                        \
-	__asm__(".pushsection .text, \"ax\"\n" #name ":\n" code "\n" #name "_end:\n\tnop\n.popsection"); \
+	__asm__(".pushsection .text, \"ax\"\n" #name ":\n" code "\n" #name                         \
+		"_end:\n\tnop\n.popsection");                                                      \
 	extern const uint8_t name[] __attribute__((visibility("hidden")));                         \
 	extern const uint8_t name##_end[] __attribute__((visibility("hidden")))
 #define LABEL(name) extern const uint8_t name[] __attribute__((visibility("hidden")))
@@ -72,11 +73,15 @@ SNIPPET(w_rip, "1: mov w_rip(%rip), %eax\n test $2, %al\n jz 1b");
 SNIPPET(w_pointers, "1: mov (%rdi), %rax\n mov 8(%rax), %rax\n cmpb $0, 3(%rax)\n jne 1b");
 SNIPPET(w_frame, "1: mov -8(%rbp), %rax\n mov (%rax), %eax\n test %eax, %eax\n je 1b"); // as at -O0
 SNIPPET(w_ticket, "1: mov (%rdi), %eax\n cmp %eax, %esi\n jne 1b");
-SNIPPET(w_two_exits, "1: mov (%rdi), %eax\n test %eax, %eax\n jnz 2f\n cmpl $0, (%rsi)\n je 1b\n2:");
+SNIPPET(w_two_exits,
+	"1: mov (%rdi), %eax\n test %eax, %eax\n jnz 2f\n cmpl $0, (%rsi)\n je 1b\n2:");
 SNIPPET(w_xchg, "1: mov $1, %eax\n xchg %eax, (%rdi)\n test %eax, %eax\n jnz 1b");
 SNIPPET(w_xchg_reg, "1: mov %ecx, %eax\n xchg %al, (%rdi)\n test %al, %al\n jnz 1b");
 SNIPPET(w_cmpxchg, "1: xor %eax, %eax\n lock cmpxchg %ecx, (%rdi)\n jnz 1b");
 SNIPPET(w_cmpxchg_reg, "1: mov %edx, %eax\n mov $1, %ecx\n lock cmpxchg %ecx, (%rdi)\n jnz 1b");
+SNIPPET(w_ttas, "1: mov $1, %eax\n xchg %eax, (%rdi)\n test %eax, %eax\n jz 3f\n"
+		"2: mov (%rdi), %eax\n test %eax, %eax\n jnz 2b\n jmp 1b\n3:");
+SNIPPET(w_tls, "1: mov %fs:16, %eax\n test %eax, %eax\n jz 1b");
 SNIPPET(w_bts, "1: lock btsl $0, (%rdi)\n jc 1b");
 
 // Do not wait.
@@ -87,7 +92,8 @@ SNIPPET(n_sum_fp, "1: addsd (%rdi,%rcx,8), %xmm0\n inc %rcx\n cmp %rcx, %rsi\n j
 SNIPPET(n_list, "1: mov (%rdi), %rdi\n test %rdi, %rdi\n jnz 1b");
 SNIPPET(n_probe, "1: add $1, %rax\n and %rdx, %rax\n cmp (%rdi,%rax,8), %rsi\n jne 1b");
 SNIPPET(n_counted, "1: cmpl $0, (%rdi)\n jne 2f\n dec %ecx\n jnz 1b\n2:");
-SNIPPET(n_work, "1: inc %rax\n cmpl $0, (%rdi)\n je 1b"); // counts while it waits: useful, for all we know
+SNIPPET(n_work,
+	"1: inc %rax\n cmpl $0, (%rdi)\n je 1b"); // counts while it waits: useful, for all we know
 SNIPPET(n_float, "1: mulsd %xmm1, %xmm0\n cmpl $0, (%rdi)\n je 1b");
 SNIPPET(n_memory, "1: incl (%rsi)\n cmpl $0, (%rdi)\n je 1b");
 SNIPPET(n_store, "1: mov %eax, (%rsi)\n cmpl $0, (%rdi)\n je 1b");
@@ -99,14 +105,21 @@ SNIPPET(n_random, "1: rdrand %eax\n cmp (%rdi), %eax\n jne 1b");
 SNIPPET(n_forever, "1: jmp 1b");
 SNIPPET(n_registers, "1: test %eax, %eax\n jz 1b"); // nothing loaded
 SNIPPET(n_atomic_add, "1: lea 1(%rax), %ecx\n lock cmpxchg %ecx, (%rdi)\n jnz 1b");
-SNIPPET(n_atomic_add2, "1: mov (%rdi), %eax\n lea 1(%rax), %ecx\n lock cmpxchg %ecx, (%rdi)\n jnz 1b");
+SNIPPET(n_atomic_add2,
+	"1: mov (%rdi), %eax\n lea 1(%rax), %ecx\n lock cmpxchg %ecx, (%rdi)\n jnz 1b");
 SNIPPET(n_atomic_set, "1: mov (%rdi), %eax\n mov $1, %ecx\n lock cmpxchg %ecx, (%rdi)\n jnz 1b");
 SNIPPET(n_pop, "1: mov (%rdi), %rax\n mov (%rax), %rcx\n lock cmpxchg %rcx, (%rdi)\n jnz 1b");
 SNIPPET(n_push, "1: mov (%rdi), %rax\n mov %rax, (%rsi)\n lock cmpxchg %rsi, (%rdi)\n jnz 1b");
 SNIPPET(n_xadd, "1: mov $1, %eax\n lock xadd %eax, (%rdi)\n test %eax, %eax\n jnz 1b");
 SNIPPET(n_xchg_carried, "1: xchg %eax, (%rdi)\n test %eax, %eax\n jnz 1b");
-SNIPPET(n_maybe, "1: cmpl $0, (%rdi)\n je 2f\n mov $3, %eax\n2: add $1, %eax\n cmp %eax, %esi\n jne 1b");
+SNIPPET(n_maybe,
+	"1: cmpl $0, (%rdi)\n je 2f\n mov $3, %eax\n2: add $1, %eax\n cmp %eax, %esi\n jne 1b");
 SNIPPET(n_long, "1: cmpl $0, (%rdi)\n .fill 100, 1, 0x90\n je 1b");
+SNIPPET(n_null, "1: mov 8, %eax\n test %eax, %eax\n jz 1b");
+SNIPPET(n_plain_long, "1: cmpl $0, (%rdi)\n .fill 48, 1, 0x90\n je 1b");
+// A loop that computes, in one that begins it anew.
+SNIPPET(n_nested, "1: xor %ecx, %ecx\n2: inc %ecx\n cmp (%rdi,%rcx,4), %eax\n jne 2b\n cmpl $0, "
+		  "(%rdi)\n je 1b");
 SNIPPET(n_split, "1: cmpl $0, (%rdi)\n .byte 0xeb, 0xfc"); // into the middle of the cmpl
 // Not a loop: the jump backward cannot be reached from where it goes.
 SNIPPET(n_join, "jmp 2f\n1: cmpl $0, (%rdi)\n je 3f\n ret\n2: xor %eax, %eax\n jmp 1b\n3: ret");
@@ -117,18 +130,20 @@ struct spin_case {
 	const char *name;
 	const uint8_t *lo, *hi;
 };
-#define CASE(name) {#name, name, name##_end}
+#define CASE(name)                                                                                 \
+	{                                                                                          \
+#name, name, name##_end                                                            \
+	}
 
 // Each kind of wait is found, over the whole loop.
 START_TEST(spin_yes)
 {
 	static const struct spin_case cases[] = {
-		CASE(w_pause),	 CASE(w_pause_counted), CASE(w_pause_tsc), CASE(w_pause_call),
-		CASE(w_tpause),	 CASE(w_flag),		CASE(w_load),	   CASE(w_byte),
-		CASE(w_rip),	 CASE(w_pointers),	CASE(w_frame),	   CASE(w_ticket),
-		CASE(w_two_exits), CASE(w_xchg),	CASE(w_xchg_reg),  CASE(w_cmpxchg),
-		CASE(w_cmpxchg_reg), CASE(w_bts),
-	};
+		CASE(w_pause),	     CASE(w_pause_counted), CASE(w_pause_tsc), CASE(w_pause_call),
+		CASE(w_tpause),	     CASE(w_flag),	    CASE(w_load),      CASE(w_byte),
+		CASE(w_rip),	     CASE(w_pointers),	    CASE(w_frame),     CASE(w_ticket),
+		CASE(w_two_exits),   CASE(w_xchg),	    CASE(w_xchg_reg),  CASE(w_cmpxchg),
+		CASE(w_cmpxchg_reg), CASE(w_bts),	    CASE(w_ttas),      CASE(w_tls)};
 	const struct spin_case *c = &cases[_i];
 
 	row(c->lo, c->hi, TABLE_CFA_NONE, 0, 0);
@@ -141,15 +156,15 @@ END_TEST
 START_TEST(spin_no)
 {
 	static const struct spin_case cases[] = {
-		CASE(n_strlen),	 CASE(n_index),	 CASE(n_sum),	     CASE(n_sum_fp),
-		CASE(n_list),	 CASE(n_probe),	 CASE(n_counted),    CASE(n_work),
-		CASE(n_float),	 CASE(n_memory), CASE(n_store),	     CASE(n_stos),
-		CASE(n_call),	 CASE(n_syscall), CASE(n_tsc),	     CASE(n_random),
-		CASE(n_forever), CASE(n_registers), CASE(n_atomic_add), CASE(n_atomic_add2),
-		CASE(n_atomic_set), CASE(n_pop), CASE(n_push),	     CASE(n_xadd),
-		CASE(n_xchg_carried), CASE(n_maybe), CASE(n_long),   CASE(n_split),
-		CASE(n_join),	 CASE(n_pause_outside),
-	};
+		CASE(n_strlen),	      CASE(n_index),	 CASE(n_sum),	     CASE(n_sum_fp),
+		CASE(n_list),	      CASE(n_probe),	 CASE(n_counted),    CASE(n_work),
+		CASE(n_float),	      CASE(n_memory),	 CASE(n_store),	     CASE(n_stos),
+		CASE(n_call),	      CASE(n_syscall),	 CASE(n_tsc),	     CASE(n_random),
+		CASE(n_forever),      CASE(n_registers), CASE(n_atomic_add), CASE(n_atomic_add2),
+		CASE(n_atomic_set),   CASE(n_pop),	 CASE(n_push),	     CASE(n_xadd),
+		CASE(n_xchg_carried), CASE(n_maybe),	 CASE(n_long),	     CASE(n_split),
+		CASE(n_plain_long),   CASE(n_null),	 CASE(n_nested),     CASE(n_join),
+		CASE(n_pause_outside)};
 	const struct spin_case *c = &cases[_i];
 
 	row(c->lo, c->hi, TABLE_CFA_NONE, 0, 0);
@@ -160,8 +175,9 @@ END_TEST
 
 // --- Stack depth.
 
-SNIPPET(frame, "push %rbx\nframe_1: sub $16, %rsp\nframe_2: test %edi, %edi\n jz frame_3\n call frame\n"
-	       "frame_3: add $16, %rsp\nframe_4: pop %rbx\nframe_5: ret");
+SNIPPET(frame,
+	"push %rbx\nframe_1: sub $16, %rsp\nframe_2: test %edi, %edi\n jz frame_3\n call frame\n"
+	"frame_3: add $16, %rsp\nframe_4: pop %rbx\nframe_5: ret");
 LABEL(frame_1);
 LABEL(frame_2);
 LABEL(frame_3);
@@ -223,7 +239,8 @@ START_TEST(stack_never)
 END_TEST
 
 SNIPPET(rbp, "push %rbp\nrbp_1: mov %rsp, %rbp\nrbp_2: and $-32, %rsp\n sub %rax, %rsp\n call rbp\n"
-	     "rbp_3: leave\nrbp_4: ret\nrbp_5: nopw 8(%rax)\nrbp_6: lea -8(%rbp), %rsp\n pop %rbx\n pop %rbp\nrbp_7: ret");
+	     "rbp_3: leave\nrbp_4: ret\nrbp_5: nopw 8(%rax)\nrbp_6: lea -8(%rbp), %rsp\n pop "
+	     "%rbx\n pop %rbp\nrbp_7: ret");
 LABEL(rbp_1);
 LABEL(rbp_2);
 LABEL(rbp_3);
@@ -291,7 +308,8 @@ START_TEST(stack_pivot)
 }
 END_TEST
 
-SNIPPET(noreturn, "sub $8, %rsp\nnoreturn_1: call noreturn\n nopw 8(%rax)\nnoreturn_2: xor %eax, %eax\n ret");
+SNIPPET(noreturn,
+	"sub $8, %rsp\nnoreturn_1: call noreturn\n nopw 8(%rax)\nnoreturn_2: xor %eax, %eax\n ret");
 LABEL(noreturn_1);
 LABEL(noreturn_2);
 
@@ -306,7 +324,8 @@ START_TEST(stack_noreturn)
 }
 END_TEST
 
-SNIPPET(jump, "test %edi, %edi\njump_1: push %rax\n jz jump_3\n pop %rax\njump_2: ret\njump_3: nop\njump_4: ret");
+SNIPPET(jump, "test %edi, %edi\njump_1: push %rax\n jz jump_3\n pop %rax\njump_2: ret\njump_3: "
+	      "nop\njump_4: ret");
 LABEL(jump_1);
 LABEL(jump_2);
 LABEL(jump_3);
@@ -359,7 +378,10 @@ SNIPPET(sys, "mov $202, %eax\n mov %rdi, %rsi\nsys_1: syscall\n"
 	     " mov $1, %eax\n mov %edi, %eax\nsys_4: syscall\n"
 	     " mov $1, %eax\n test %esi, %esi\n jz 1f\n1:\nsys_5: syscall\n"
 	     " mov $7, %rax\n2: nop\nsys_6: syscall\n jmp 2b\n"
-	     "3: mov $9, %eax\nsys_7: syscall\n jmp 3b");
+	     "3: mov $9, %eax\nsys_7: syscall\n jmp 3b\n"
+	     " mov $10, %r8d\n mov %r8d, %eax\nsys_8: syscall\n"
+	     " mov $11, %ebp\n inc %ebp\n mov %ebp, %eax\nsys_9: syscall\n"
+	     " mov $12, %ebp\n4: mov %ebp, %eax\nsys_10: syscall\n jmp 4b");
 LABEL(sys_1);
 LABEL(sys_2);
 LABEL(sys_3);
@@ -367,6 +389,9 @@ LABEL(sys_4);
 LABEL(sys_5);
 LABEL(sys_6);
 LABEL(sys_7);
+LABEL(sys_8);
+LABEL(sys_9);
+LABEL(sys_10);
 
 // The number is known where nothing comes between, neither a write of eax nor a jump from or to there.
 START_TEST(syscalls)
@@ -374,15 +399,17 @@ START_TEST(syscalls)
 	const struct {
 		const uint8_t *pc;
 		int nr;
-	} want[] = {{sys_1, 202}, {sys_2, 0}, {sys_3, -1}, {sys_4, -1}, {sys_5, -1}, {sys_6, -1}, {sys_7, 9}};
+	} want[] = {{sys_1, 202}, {sys_2, 0}, {sys_3, -1}, {sys_4, -1}, {sys_5, -1},
+		    {sys_6, -1},  {sys_7, 9}, {sys_8, 10}, {sys_9, -1}, {sys_10, -1}};
 
 	// Without CFI: found by its symbol.
 	funcs[0] = (struct func){.lo = at(sys), .hi = at(sys_end), .name = "sys"};
 	nfuncs = 1;
 	scan(sys, sys_end);
-	ck_assert_uint_eq(count_marks(&marks, MARK_SYSCALL), 7);
-	for (size_t i = 0; i < 7; i++)
-		ck_assert_msg(marked(&marks, MARK_SYSCALL, at(want[i].pc), at(want[i].pc) + 2, want[i].nr),
+	ck_assert_uint_eq(count_marks(&marks, MARK_SYSCALL), 10);
+	for (size_t i = 0; i < 10; i++)
+		ck_assert_msg(marked(&marks, MARK_SYSCALL, at(want[i].pc), at(want[i].pc) + 2,
+				     want[i].nr),
 			      "%zu", i);
 }
 END_TEST
@@ -428,7 +455,8 @@ START_TEST(garbage)
 
 		for (size_t i = 0; i < sizeof(data); i++) {
 			seed = seed * 6364136223846793005u + 1442695040888963407u;
-			data[i] = round & 1 ? (uint8_t)(seed >> 56) : frame[(i + (size_t)round) % 512];
+			data[i] = round & 1 ? (uint8_t)(seed >> 56)
+					    : frame[(i + (size_t)round) % 512];
 		}
 		rows[0] = (struct cfi_row){0x1000, 0x1100, 0x1000, 8, 0, TABLE_CFA_RSP, 0};
 		rows[1] = (struct cfi_row){0x1100, 0x1fff, 0x1100, 8, 0, TABLE_CFA_RBP, 0};
@@ -447,8 +475,8 @@ END_TEST
 static void add(TCase *tc)
 {
 	tcase_add_checked_fixture(tc, setup, teardown);
-	tcase_add_loop_test(tc, spin_yes, 0, 18);
-	tcase_add_loop_test(tc, spin_no, 0, 30);
+	tcase_add_loop_test(tc, spin_yes, 0, 20);
+	tcase_add_loop_test(tc, spin_no, 0, 33);
 	tcase_add_test(tc, stack_exact);
 	tcase_add_test(tc, stack_late);
 	tcase_add_test(tc, stack_no_epilogue);

@@ -30,7 +30,8 @@
 #include "compiler.h"
 
 enum {
-	TAIL_MAX = 1024, // bytes of a named function that is critical because a critical one ends in it
+	// Bytes of a named function that is critical because a critical one ends in it.
+	TAIL_MAX = 1024,
 	NAME_MAX_USED = 512,
 };
 
@@ -38,91 +39,101 @@ enum {
 static const char *const patterns[] = {
 	// malloc and its parts in glibc
 	"malloc", "free", "calloc", "realloc", "reallocarray", "memalign", "aligned_alloc",
-	"posix_memalign", "valloc", "pvalloc", "cfree", "free_sized", "malloc_usable_size", "malloc_trim",
-	"malloc_stats*", "malloc_info", "mallopt", "mallinfo*", "__libc_malloc*", "__libc_free*",
-	"__libc_calloc*", "__libc_realloc*", "__libc_memalign*", "__libc_valloc*", "__libc_pvalloc*",
-	"__libc_mallopt", "__posix_memalign", "__malloc_*", "_mid_memalign", "_int_malloc", "_int_free*",
-	"_int_realloc", "_int_memalign", "int_mallinfo", "sysmalloc*", "systrim*", "malloc_consolidate",
-	"unlink_chunk*", "tcache_*", "arena_*", "get_free_list", "ptmalloc_init*", "heap_trim*", "new_heap*",
-	"alloc_new_heap", "grow_heap", "shrink_heap", "munmap_chunk", "mremap_chunk", "malloc_printerr",
-	"mtrim", "detach_arena*", "__morecore", "sbrk",
+	"posix_memalign", "valloc", "pvalloc", "cfree", "free_sized", "malloc_usable_size",
+	"malloc_trim", "malloc_stats*", "malloc_info", "mallopt", "mallinfo*", "__libc_malloc*",
+	"__libc_free*", "__libc_calloc*", "__libc_realloc*", "__libc_memalign*", "__libc_valloc*",
+	"__libc_pvalloc*", "__libc_mallopt", "__posix_memalign", "__malloc_*", "_mid_memalign",
+	"_int_malloc", "_int_free*", "_int_realloc", "_int_memalign", "int_mallinfo", "sysmalloc*",
+	"systrim*", "malloc_consolidate", "unlink_chunk*", "tcache_*", "arena_*", "get_free_list",
+	"ptmalloc_init*", "heap_trim*", "new_heap*", "alloc_new_heap", "grow_heap", "shrink_heap",
+	"munmap_chunk", "mremap_chunk", "malloc_printerr", "mtrim", "detach_arena*", "__morecore",
+	"sbrk",
 	// operator new and delete
 	"_Znw*", "_Zna*", "_Zdl*", "_Zda*",
 	// other allocators
-	"je_*", "mallocx", "rallocx", "xallocx", "dallocx", "sdallocx", "nallocx", "mallctl*", "_mi_*",
-	"mi_malloc*", "mi_calloc*", "mi_zalloc*", "mi_realloc*", "mi_reallo*", "mi_free*", "mi_new*",
-	"mi_heap_*", "mi_page_*", "mi_segment*", "mi_arena*", "mi_aligned*", "mi_collect*",
-	"mi_posix_memalign", "mi_thread_*", "tc_malloc*", "tc_free*", "tc_new*", "tc_delete*", "tc_calloc",
-	"tc_realloc", "tc_memalign", "tc_posix_memalign", "_ZN8tcmalloc*", "mspace_*", "dlmalloc*", "dlfree",
-	"dlcalloc", "dlrealloc", "dlmemalign", "rpmalloc", "rpfree", "rpcalloc", "rprealloc", "sn_malloc*",
-	"sn_free*",
+	"je_*", "mallocx", "rallocx", "xallocx", "dallocx", "sdallocx", "nallocx", "mallctl*",
+	"_mi_*", "mi_malloc*", "mi_calloc*", "mi_zalloc*", "mi_realloc*", "mi_reallo*", "mi_free*",
+	"mi_new*", "mi_heap_*", "mi_page_*", "mi_segment*", "mi_arena*", "mi_aligned*",
+	"mi_collect*", "mi_posix_memalign", "mi_thread_*", "tc_malloc*", "tc_free*", "tc_new*",
+	"tc_delete*", "tc_calloc", "tc_realloc", "tc_memalign", "tc_posix_memalign",
+	"_ZN8tcmalloc*", "mspace_*", "dlmalloc*", "dlfree", "dlcalloc", "dlrealloc", "dlmemalign",
+	"rpmalloc", "rpfree", "rpcalloc", "rprealloc", "sn_malloc*", "sn_free*",
 	// the dynamic linker, also where it is linked statically
-	"_dl_*", "__tls_get_addr*", "__tls_*", "dl_iterate_phdr", "__dl_iterate_phdr", "dlopen", "dlmopen",
-	"dlclose", "dlsym", "dlvsym", "dladdr*", "dlinfo", "dlerror", "__dl*", "___dl*", "__libc_dl*",
-	"_dlerror_run*",
+	"_dl_*", "__tls_get_addr*", "__tls_*", "dl_iterate_phdr", "__dl_iterate_phdr", "dlopen",
+	"dlmopen", "dlclose", "dlsym", "dlvsym", "dladdr*", "dlinfo", "dlerror", "__dl*", "___dl*",
+	"__libc_dl*", "_dlerror_run*",
 	// the unwinder, exceptions, guards, destructors
 	"_Unwind_*", "__gxx_personality*", "__gcc_personality*", "__cxa_*", "__register_frame*",
-	"__deregister_frame*", "uw_*", "unw_*", "_ZN12_GLOBAL__N_14pool*", "_ZN9__gnu_cxx9__freeresEv",
-	"_ZNSt6locale5_Impl*", "_ZNSt6locale13_S_initialize*", "_ZNSt6locale7classic*",
-	"_ZNSt6locale6global*", "_ZNSt6localeC*", "_ZNSt6localeD*", "_ZN9__gnu_cxx6__pool*",
+	"__deregister_frame*", "uw_*", "unw_*", "_ZN12_GLOBAL__N_14pool*",
+	"_ZN9__gnu_cxx9__freeresEv", "_ZNSt6locale5_Impl*", "_ZNSt6locale13_S_initialize*",
+	"_ZNSt6locale7classic*", "_ZNSt6locale6global*", "_ZNSt6localeC*", "_ZNSt6localeD*",
+	"_ZN9__gnu_cxx6__pool*",
 	// stdio
 	"fopen*", "fdopen", "freopen*", "fclose", "fcloseall", "fflush*", "fread", "fread_unlocked",
-	"fwrite", "fwrite_unlocked", "fgetc*", "fgets*", "fgetwc*", "fgetws*", "fputc*", "fputs*", "fputwc*",
-	"fputws*", "getc", "getchar", "getwc", "getwchar", "gets", "getw", "putc", "putchar", "puts",
-	"putw", "putwc", "putwchar", "ungetc", "ungetwc", "fprintf", "printf", "vfprintf", "vprintf",
-	"dprintf", "vdprintf", "fwprintf", "wprintf", "vfwprintf", "vwprintf", "fscanf", "scanf", "vfscanf",
-	"vscanf", "fwscanf", "wscanf", "vfwscanf", "vwscanf", "perror", "setbuf", "setbuffer", "setlinebuf",
-	"setvbuf", "fseek", "fseeko*", "ftell", "ftello*", "fsetpos*", "fgetpos*", "rewind", "flockfile",
-	"funlockfile", "ftrylockfile", "getline", "getdelim", "__getdelim", "popen", "pclose", "tmpfile*",
-	"fmemopen", "open_memstream", "open_wmemstream", "psignal", "psiginfo", "_IO_*", "__overflow",
-	"__underflow", "__uflow", "__woverflow", "__wunderflow", "__wuflow", "__printf*", "__fprintf*",
-	"__vprintf*", "__vfprintf*", "__wprintf*", "__fwprintf*", "__vfwprintf*", "__vfscanf*", "__vfwscanf*",
-	"__isoc99_scanf", "__isoc99_fscanf", "__isoc99_vscanf", "__isoc99_vfscanf", "__isoc99_wscanf",
-	"__isoc99_fwscanf", "__fread_chk", "__fgets_chk", "__fread_unlocked_chk",
+	"fwrite", "fwrite_unlocked", "fgetc*", "fgets*", "fgetwc*", "fgetws*", "fputc*", "fputs*",
+	"fputwc*", "fputws*", "getc", "getchar", "getwc", "getwchar", "gets", "getw", "putc",
+	"putchar", "puts", "putw", "putwc", "putwchar", "ungetc", "ungetwc", "fprintf", "printf",
+	"vfprintf", "vprintf", "dprintf", "vdprintf", "fwprintf", "wprintf", "vfwprintf",
+	"vwprintf", "fscanf", "scanf", "vfscanf", "vscanf", "fwscanf", "wscanf", "vfwscanf",
+	"vwscanf", "perror", "setbuf", "setbuffer", "setlinebuf", "setvbuf", "fseek", "fseeko*",
+	"ftell", "ftello*", "fsetpos*", "fgetpos*", "rewind", "flockfile", "funlockfile",
+	"ftrylockfile", "getline", "getdelim", "__getdelim", "popen", "pclose", "tmpfile*",
+	"fmemopen", "open_memstream", "open_wmemstream", "psignal", "psiginfo", "_IO_*",
+	"__overflow", "__underflow", "__uflow", "__woverflow", "__wunderflow", "__wuflow",
+	"__printf*", "__fprintf*", "__vprintf*", "__vfprintf*", "__wprintf*", "__fwprintf*",
+	"__vfwprintf*", "__vfscanf*", "__vfwscanf*", "__isoc99_scanf", "__isoc99_fscanf",
+	"__isoc99_vscanf", "__isoc99_vfscanf", "__isoc99_wscanf", "__isoc99_fwscanf", "__fread_chk",
+	"__fgets_chk", "__fread_unlocked_chk",
 	// locales, time zones, random numbers, environment, syslog, name services: one lock each in libc
-	"setlocale", "newlocale", "freelocale", "duplocale", "localeconv", "dcgettext", "dcngettext",
-	"dcigettext", "__dcigettext", "textdomain", "bindtextdomain", "bind_textdomain_codeset", "iconv_open",
-	"iconv_close", "__gconv_open", "__gconv_close*", "__gconv_find*", "__gconv_release*", "__gconv_lookup*",
-	"__gconv_get*", "__gconv_read*", "__gconv_load*", "tzset", "__tz*", "localtime", "localtime_r", "gmtime", "gmtime_r", "ctime",
-	"ctime_r", "mktime", "timelocal", "timegm", "rand", "srand", "random", "srandom", "initstate",
-	"setstate", "setenv", "unsetenv", "putenv", "clearenv", "syslog", "vsyslog", "openlog", "closelog",
-	"setlogmask", "__syslog*", "__vsyslog*", "getaddrinfo", "gethostby*", "gethostent*", "getservby*",
-	"getservent*", "getprotoby*", "getprotoent*", "getnetby*", "getnetent*", "getpwnam*", "getpwuid*",
-	"getpwent*", "getgrnam*", "getgrgid*", "getgrent*", "getspnam*", "getspent*", "getrpcby*",
-	"initgroups", "getgrouplist", "__nss_*", "__res_*", "__resolv_*",
+	"setlocale", "newlocale", "freelocale", "duplocale", "localeconv", "dcgettext",
+	"dcngettext", "dcigettext", "__dcigettext", "textdomain", "bindtextdomain",
+	"bind_textdomain_codeset", "iconv_open", "iconv_close", "__gconv_open", "__gconv_close*",
+	"__gconv_find*", "__gconv_release*", "__gconv_lookup*", "__gconv_get*", "__gconv_read*",
+	"__gconv_load*", "tzset", "__tz*", "localtime", "localtime_r", "gmtime", "gmtime_r",
+	"ctime", "ctime_r", "mktime", "timelocal", "timegm", "rand", "srand", "random", "srandom",
+	"initstate", "setstate", "setenv", "unsetenv", "putenv", "clearenv", "syslog", "vsyslog",
+	"openlog", "closelog", "setlogmask", "__syslog*", "__vsyslog*", "getaddrinfo", "gethostby*",
+	"gethostent*", "getservby*", "getservent*", "getprotoby*", "getprotoent*", "getnetby*",
+	"getnetent*", "getpwnam*", "getpwuid*", "getpwent*", "getgrnam*", "getgrgid*", "getgrent*",
+	"getspnam*", "getspent*", "getrpcby*", "initgroups", "getgrouplist", "__nss_*", "__res_*",
+	"__resolv_*",
 	// threads
-	"pthread_mutex_*", "pthread_cond_*", "pthread_rwlock_*", "pthread_spin_*", "pthread_barrier_*",
-	"pthread_once", "pthread_key_*", "pthread_create", "pthread_join", "pthread_timedjoin_np",
-	"pthread_clockjoin_np", "pthread_tryjoin_np", "pthread_detach", "pthread_cancel", "__pthread_*",
-	"___pthread_*", "sem_wait", "sem_timedwait", "sem_clockwait", "sem_trywait", "sem_post", "sem_open",
-	"sem_close", "sem_init", "sem_destroy", "__new_sem_*", "__old_sem_*", "__sem_*", "lll_*", "__lll_*",
-	"__nptl_*", "__futex_*", "mtx_lock", "mtx_unlock", "mtx_trylock", "mtx_timedlock", "cnd_wait",
-	"cnd_timedwait", "cnd_signal", "cnd_broadcast", "call_once", "thrd_create", "thrd_join", "tss_create",
-	"tss_delete", "_ZNSt18condition_variable*", "_ZNSt15recursive_mutex*",
+	"pthread_mutex_*", "pthread_cond_*", "pthread_rwlock_*", "pthread_spin_*",
+	"pthread_barrier_*", "pthread_once", "pthread_key_*", "pthread_create", "pthread_join",
+	"pthread_timedjoin_np", "pthread_clockjoin_np", "pthread_tryjoin_np", "pthread_detach",
+	"pthread_cancel", "__pthread_*", "___pthread_*", "sem_wait", "sem_timedwait",
+	"sem_clockwait", "sem_trywait", "sem_post", "sem_open", "sem_close", "sem_init",
+	"sem_destroy", "__new_sem_*", "__old_sem_*", "__sem_*", "lll_*", "__lll_*", "__nptl_*",
+	"__futex_*", "mtx_lock", "mtx_unlock", "mtx_trylock", "mtx_timedlock", "cnd_wait",
+	"cnd_timedwait", "cnd_signal", "cnd_broadcast", "call_once", "thrd_create", "thrd_join",
+	"tss_create", "tss_delete", "_ZNSt18condition_variable*", "_ZNSt15recursive_mutex*",
 	// processes and their end
 	"fork", "_Fork", "vfork", "__libc_fork", "__vfork", "__run_fork_handlers",
-	"__run_prefork_handlers", "__run_postfork_handlers", "__register_atfork", "__unregister_atfork",
-	"posix_spawn", "posix_spawnp", "__spawni*", "system", "do_system", "exit", "quick_exit", "at_quick_exit",
-	"atexit", "on_exit", "__run_exit_handlers", "__new_exitfn", "abort",
+	"__run_prefork_handlers", "__run_postfork_handlers", "__register_atfork",
+	"__unregister_atfork", "posix_spawn", "posix_spawnp", "__spawni*", "system", "do_system",
+	"exit", "quick_exit", "at_quick_exit", "atexit", "on_exit", "__run_exit_handlers",
+	"__new_exitfn", "abort",
 	// locks of programs and libraries, by usual names
-	"*spin_lock*", "*spin_unlock*", "*spin_trylock*", "*spinlock", "*spinunlock", "*spinlock_lock*",
-	"*spinlock_unlock*", "*spinlock_acq*", "*spinlock_rel*", "*spinlock_try*", "*8SpinLock*", "*8spinlock*",
-	"*9spin_lock*", "*mutex_lock*", "*mutex_unlock*", "*mutex_trylock*", "*mutex_enter*", "*mutex_exit*",
-	"*_trylock", "*_try_lock", "*ticket_lock", "*ticket_unlock", "*rwlock_rdlock*", "*rwlock_wrlock*",
-	"*rwlock_unlock*", "*4lockEv", "*6unlockEv", "*8try_lockEv", "*11lock_sharedEv", "*13unlock_sharedEv",
-	"take_gil", "drop_gil", "LWLockAcquire*", "LWLockRelease*", "s_lock", "futex_wait*", "futex_wake*",
-};
+	"*spin_lock*", "*spin_unlock*", "*spin_trylock*", "*spinlock", "*spinunlock",
+	"*spinlock_lock*", "*spinlock_unlock*", "*spinlock_acq*", "*spinlock_rel*",
+	"*spinlock_try*", "*8SpinLock*", "*8spinlock*", "*9spin_lock*", "*mutex_lock*",
+	"*mutex_unlock*", "*mutex_trylock*", "*mutex_enter*", "*mutex_exit*", "*_trylock",
+	"*_try_lock", "*ticket_lock", "*ticket_unlock", "*rwlock_rdlock*", "*rwlock_wrlock*",
+	"*rwlock_unlock*", "*4lockEv", "*6unlockEv", "*8try_lockEv", "*11lock_sharedEv",
+	"*13unlock_sharedEv", "GOMP_critical_*", "GOMP_atomic_*", "omp_set_lock", "omp_unset_lock",
+	"omp_test_lock", "omp_set_nest_lock", "omp_unset_nest_lock", "omp_test_nest_lock",
+	"take_gil", "drop_gil", "LWLockAcquire*", "LWLockRelease*", "s_lock", "futex_wait*",
+	"futex_wake*"};
 
 // What the lists above match although it computes, or runs threads.
 static const char *const exempt[] = {
-	"__cxa_demangle*", "__cxa_pure_virtual", "__cxa_vec_*", "__cxa_get_globals*", "_dl_start_user", "start_thread", "__libc_start_main*",
-	"__libc_start_call_main", "*spin_lock_bench*", "*mutex_lock_bench*",
-};
+	"__cxa_demangle*",   "__cxa_pure_virtual", "__cxa_vec_*",	 "__cxa_get_globals*",
+	"_dl_start_user",    "start_thread",	   "__libc_start_main*", "__libc_start_call_main",
+	"*spin_lock_bench*", "*mutex_lock_bench*"};
 
 static const char *const whole_modules[] = {
-	"ld-linux", "ld64", "ld-musl", "libgcc_s.", "libunwind", "libjemalloc", "libtcmalloc", "libmimalloc",
-	"librpmalloc", "libsnmalloc", "libhoard", "libscudo",
-};
+	"ld-linux",    "ld64",	      "ld-musl",     "libgcc_s.",   "libunwind", "libjemalloc",
+	"libtcmalloc", "libmimalloc", "librpmalloc", "libsnmalloc", "libhoard",	 "libscudo"};
 
 #define COUNT(a) (sizeof(a) / sizeof(*(a)))
 
@@ -359,7 +370,8 @@ int critical_mark(const struct module *m, const struct code_facts *facts, const 
 	}
 	for (size_t i = 0; !r && i < facts->n; i++) {
 		if (w.critical[i])
-			r = marks_add(marks, MARK_CRITICAL, facts->funcs[i].lo, facts->funcs[i].hi, 0);
+			r = marks_add(marks, MARK_CRITICAL, facts->funcs[i].lo, facts->funcs[i].hi,
+				      0);
 	}
 	free(w.critical);
 	free(w.todo);

@@ -33,10 +33,10 @@
 #define DEBUG_BYTES_MAX ((uint64_t)1 << 30) // of all debug sections, in memory
 
 enum {
-	DEPTH_MAX = 256,  // of DIEs: blocks in blocks, inlined in inlined
-	CHAIN_MAX = 8,	  // abstract origins and specifications
+	DEPTH_MAX = 256,   // of DIEs: blocks in blocks, inlined in inlined
+	CHAIN_MAX = 8,	   // abstract origins and specifications
 	CACHE_SIZE = 8192, // names
-	RATIO_MAX = 1100, // zlib cannot do better
+	RATIO_MAX = 1100,  // zlib cannot do better
 };
 
 struct name_cache {
@@ -98,7 +98,8 @@ static bool sizes_sane(Elf *elf, int fd)
 		if (!s || (strncmp(s, ".debug_", 7) && strncmp(s, ".zdebug_", 8)))
 			continue;
 		size = sh.sh_size;
-		if (sh.sh_offset > (uint64_t)st.st_size || size > (uint64_t)st.st_size - sh.sh_offset)
+		if (sh.sh_offset > (uint64_t)st.st_size ||
+		    size > (uint64_t)st.st_size - sh.sh_offset)
 			return false;
 		if (sh.sh_flags & SHF_COMPRESSED) {
 			if (!gelf_getchdr(scn, &ch) || ch.ch_size / RATIO_MAX > size)
@@ -130,7 +131,8 @@ static size_t build_id(Elf *elf, uint8_t *ret_id, size_t max)
 		if (!gelf_getshdr(scn, &sh) || sh.sh_type != SHT_NOTE)
 			continue;
 		data = elf_getdata(scn, NULL);
-		while (data && data->d_buf && (at = gelf_getnote(data, at, &note, &name, &desc)) > 0) {
+		while (data && data->d_buf &&
+		       (at = gelf_getnote(data, at, &note, &name, &desc)) > 0) {
 			if (note.n_type != NT_GNU_BUILD_ID || note.n_namesz != 4 ||
 			    memcmp((const char *)data->d_buf + name, "GNU", 4) || !note.n_descsz ||
 			    note.n_descsz > max)
@@ -235,7 +237,8 @@ static const char *get_string(Dwarf_Debug dbg, Dwarf_Die die, Dwarf_Half at)
 }
 
 // Where a reference leads: an offset in .debug_info, of the alternate file if *ret_alt.
-static bool get_ref(Dwarf_Debug dbg, Dwarf_Die die, Dwarf_Half at, Dwarf_Off *ret_off, bool *ret_alt)
+static bool get_ref(Dwarf_Debug dbg, Dwarf_Die die, Dwarf_Half at, Dwarf_Off *ret_off,
+		    bool *ret_alt)
 {
 	Dwarf_Attribute attr;
 	Dwarf_Error err = NULL;
@@ -252,7 +255,8 @@ static bool get_ref(Dwarf_Debug dbg, Dwarf_Die die, Dwarf_Half at, Dwarf_Off *re
 	if (r == DW_DLV_ERROR)
 		drop_error(dbg, &err);
 	dwarf_dealloc_attribute(attr);
-	*ret_alt = form == DW_FORM_GNU_ref_alt || form == DW_FORM_ref_sup4 || form == DW_FORM_ref_sup8;
+	*ret_alt =
+		form == DW_FORM_GNU_ref_alt || form == DW_FORM_ref_sup4 || form == DW_FORM_ref_sup8;
 	return r == DW_DLV_OK;
 }
 
@@ -321,7 +325,8 @@ static void mark_range(struct walk *w, uint64_t lo, uint64_t hi)
 	}
 }
 
-static void mark_rnglist(struct walk *w, Dwarf_Attribute attr, Dwarf_Half form, Dwarf_Unsigned value)
+static void mark_rnglist(struct walk *w, Dwarf_Attribute attr, Dwarf_Half form,
+			 Dwarf_Unsigned value)
 {
 	Dwarf_Rnglists_Head head = NULL;
 	Dwarf_Unsigned n = 0, off;

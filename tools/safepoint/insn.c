@@ -10,8 +10,8 @@
 // instructions where they matter. What is found:
 //   stack depth against CFI   stack.c
 //   spin loops                spinloop.c, called for each short jump backward
-//   system calls              the number is that of the last `mov $n, %eax` or `xor %eax, %eax` before, if nothing
-//                             between them writes eax, or jumps away, or is jumped to
+//   system calls              the number is that of the last `mov $n, %eax` or `xor %eax, %eax` before, perhaps by way of another
+//                             register, if nothing between them writes it, or jumps away, or is jumped to
 //   lock instructions, jumps out of the function: for critical.c
 // A function that does not decode to its end, or in which a CFI row begins inside an instruction, is TABLE_MISMATCH as a
 // whole: one of the two is not what it seems. No further facts are taken from it.
@@ -158,26 +158,44 @@ static bool is_lock(const struct insn *in)
 	return false;
 }
 
-// mov $n, %eax; mov $n, %rax; xor %eax, %eax
-static bool sets_eax(const struct insn *in, int32_t *ret_nr)
+// A number that a register holds, for as long as control goes straight on.
+struct number {
+	uint64_t from; // behind the instruction that the number is in; 0: none
+	uint64_t set;  // behind the one that put it into this register
+	int32_t nr;
+};
+
+// mov $n, %reg and xor %reg, %reg: which register, or -1.
+static int sets_number(const struct insn *in, int32_t *ret_nr)
 {
 	uint8_t op = in->d.opcode;
+	bool both = in->d.raw.modrm.mod == 3;
 
-	if (!insn_one_byte(in) || in->d.raw.rex.B || in->d.raw.rex.R ||
-	    in->d.operand_width == 16)
-		return false;
+	if (!insn_one_byte(in) || in->d.operand_width < 32)
+		return -1;
 	*ret_nr = (int32_t)in->d.raw.imm[0].value.s;
-	if (op == 0xb8)
-		return in->d.raw.imm[0].size == 32;
-	if (op == 0xc7)
-		return in->d.raw.modrm.mod == 3 && !in->d.raw.modrm.rm;
+	if ((op & 0xf8) == 0xb8 && in->d.raw.imm[0].size == 32)
+		return (op & 7) + 8 * in->d.raw.rex.B;
+	if (op == 0xc7 && both && !in->d.raw.modrm.reg)
+		return (int)insn_rm(in);
 	*ret_nr = 0;
-	return (op == 0x31 || op == 0x33) && in->d.raw.modrm.mod == 3 && !in->d.raw.modrm.rm &&
-	       !in->d.raw.modrm.reg;
+	return (op == 0x31 || op == 0x33) && both && insn_rm(in) == insn_reg(in) ? (int)insn_rm(in)
+										 : -1;
 }
 
-// Does anything from pc to end, exclusive, write eax? It is straight code, at most 256 bytes of it.
-static bool eax_kept(const struct scan *sc, const struct unit *u, uint64_t pc, uint64_t end)
+// mov %reg, %eax: which one, or -1.
+static int copies_to_eax(const struct insn *in)
+{
+	if (!insn_one_byte(in) || in->d.raw.modrm.mod != 3 || in->d.operand_width < 32)
+		return -1;
+	if (in->d.opcode == 0x89 && insn_rm(in) == 0)
+		return (int)insn_reg(in);
+	return in->d.opcode == 0x8b && insn_reg(in) == 0 ? (int)insn_rm(in) : -1;
+}
+
+// Does nothing from pc to end, exclusive, write general register reg? It is straight code, at most 256 bytes of it.
+static bool kept(const struct scan *sc, const struct unit *u, unsigned reg, uint64_t pc,
+		 uint64_t end)
 {
 	ZydisDecodedOperand ops[ZYDIS_MAX_OPERAND_COUNT];
 	ZydisDecodedInstruction d;
@@ -193,11 +211,45 @@ static bool eax_kept(const struct scan *sc, const struct unit *u, uint64_t pc, u
 			    ops[i].actions & ZYDIS_OPERAND_ACTION_MASK_WRITE &&
 			    ZydisRegisterGetLargestEnclosing(ZYDIS_MACHINE_MODE_LONG_64,
 							     ops[i].reg.value) ==
-				    ZYDIS_REGISTER_RAX)
+				    (ZydisRegister)(ZYDIS_REGISTER_RAX + reg))
 				return false;
 		}
 	}
 	return true;
+}
+
+// Follow numbers through one instruction that control goes straight through.
+static void follow_numbers(const struct scan *sc, const struct unit *u, const struct insn *in,
+			   struct number numbers[16])
+{
+	int32_t nr;
+	int reg = sets_number(in, &nr);
+
+	if (reg >= 0) {
+		numbers[reg] = (struct number){in->next, in->next, nr};
+		return;
+	}
+	reg = copies_to_eax(in);
+	if (reg > 0) {
+		const struct number *n = &numbers[reg];
+
+		numbers[0].from = 0;
+		if (n->from && kept(sc, u, (unsigned)reg, n->set, in->pc))
+			numbers[0] = (struct number){n->from, in->next, n->nr};
+	}
+}
+
+static int add_site(struct scan *sc, const struct unit *u, uint64_t pc, const struct number *eax)
+{
+	int r = reserve(&sc->sites, sc->nsites, &sc->sites_cap, sizeof(*sc->sites));
+
+	if (r < 0)
+		return r;
+	sc->sites[sc->nsites].pc = pc;
+	sc->sites[sc->nsites].nr = eax->nr;
+	sc->sites[sc->nsites].mov = eax->from && kept(sc, u, 0, eax->set, pc) ? eax->from : 0;
+	sc->nsites++;
+	return 0;
 }
 
 // A jump to target: numbers set before it and used behind it are not known. sites ascend.
@@ -258,8 +310,8 @@ static int scan_unit(struct scan *sc, const struct unit *u)
 	struct code_func f = {.lo = u->lo, .hi = u->hi};
 	struct stack stack;
 	struct insn in;
-	uint64_t eax_pc = 0, target;
-	int32_t eax = 0;
+	struct number numbers[16] = {0};
+	uint64_t target;
 	bool ok = true;
 	int r;
 
@@ -307,22 +359,14 @@ static int scan_unit(struct scan *sc, const struct unit *u)
 			f.outermost = true;
 		}
 		if (flow != FLOW_NEXT) {
-			eax_pc = 0;
+			memset(numbers, 0, sizeof(numbers));
 		} else if (in.d.opcode == 0x05 && insn_0f(&in)) {
-			r = reserve(&sc->sites, sc->nsites, &sc->sites_cap, sizeof(*sc->sites));
+			r = add_site(sc, u, pc, &numbers[0]);
 			if (r < 0)
 				return r;
-			if (eax_pc && !eax_kept(sc, u, eax_pc, pc))
-				eax_pc = 0;
-			sc->sites[sc->nsites++] = (struct site){eax_pc, pc, eax};
-			eax_pc = 0;
+			numbers[0].from = 0;
 		} else {
-			int32_t nr;
-
-			if (sets_eax(&in, &nr)) {
-				eax_pc = in.next;
-				eax = nr;
-			}
+			follow_numbers(sc, u, &in, numbers);
 		}
 	}
 	if (!ok) {
@@ -413,7 +457,8 @@ static int scan_units(struct scan *sc)
 	int r;
 
 	for (size_t i = 0, k; i < cfi->n; i = k) {
-		struct unit u = {.lo = cfi->rows[i].lo, .hi = cfi->rows[i].hi, .rows = cfi->rows + i};
+		struct unit u = {
+			.lo = cfi->rows[i].lo, .hi = cfi->rows[i].hi, .rows = cfi->rows + i};
 
 		for (k = i + 1; k < cfi->n && cfi->rows[k].fde == cfi->rows[i].fde; k++)
 			u.hi = cfi->rows[k].hi;
@@ -465,7 +510,8 @@ int insn_scan(const struct module *m, const struct cfi *cfi, struct marks *marks
 
 	if (ZYAN_FAILED(ZydisDecoderInit(&sc.dec.min, ZYDIS_MACHINE_MODE_LONG_64,
 					 ZYDIS_STACK_WIDTH_64)) ||
-	    ZYAN_FAILED(ZydisDecoderEnableMode(&sc.dec.min, ZYDIS_DECODER_MODE_MINIMAL, ZYAN_TRUE)) ||
+	    ZYAN_FAILED(
+		    ZydisDecoderEnableMode(&sc.dec.min, ZYDIS_DECODER_MODE_MINIMAL, ZYAN_TRUE)) ||
 	    ZYAN_FAILED(ZydisDecoderInit(&sc.dec.full, ZYDIS_MACHINE_MODE_LONG_64,
 					 ZYDIS_STACK_WIDTH_64)))
 		return -EINVAL;

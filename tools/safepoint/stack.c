@@ -238,19 +238,35 @@ static enum kind step_known(struct stack *s, const struct insn *in, const struct
 		return BUILD;
 	case 0x81:
 	case 0x83:
-		if (mod != 3 || insn_rm(in) != REG_RSP || !in->d.raw.rex.W || (reg != 0 && reg != 5))
+		if (mod != 3 || insn_rm(in) != REG_RSP || !in->d.raw.rex.W ||
+		    (reg != 0 && reg != 5))
 			return OTHER;
 		if (reg == 0)
 			imm = -imm;
 		move_rsp(s, imm);
 		return imm > 0 ? BUILD : DOWN;
+	case 0x87: // xchg %rsp, %rbp
+		if (mod == 3 && in->d.raw.rex.W &&
+		    insn_reg(in) + insn_rm(in) == REG_RSP + REG_RBP &&
+		    (insn_reg(in) == REG_RSP || insn_rm(in) == REG_RSP)) {
+			struct stack_reg rsp = s->now.rsp;
+
+			s->now.rsp = s->now.rbp;
+			if (s->now.rsp.state != STACK_KNOWN)
+				lose_rsp(s, row);
+			s->now.rbp = rsp;
+			s->now.rbp_changed = true;
+			return BUILD;
+		}
+		return OTHER;
 	case 0x89:
 		if (mod != 3 || !in->d.raw.rex.W)
 			return OTHER;
 		return step_mov(s, insn_rm(in), insn_reg(in), row);
 	case 0x8b:
 		if (mod == 3)
-			return in->d.raw.rex.W ? step_mov(s, insn_reg(in), insn_rm(in), row) : OTHER;
+			return in->d.raw.rex.W ? step_mov(s, insn_reg(in), insn_rm(in), row)
+					       : OTHER;
 		// Loaded back from the frame.
 		if (insn_reg(in) == REG_RBP && in->d.raw.rex.W && plain_base(in) == REG_RSP) {
 			s->now.rbp = lost;
@@ -311,8 +327,8 @@ static void step(struct stack *s, const struct insn *in, enum flow flow, const s
 		 enum kind *ret_kind)
 {
 	// rbp counts where it is the base, or about to be, or said to be the caller's still.
-	bool rbp = row->base == TABLE_CFA_RBP || !row->rbp_offset ||
-		   s->now.rbp.state == STACK_KNOWN;
+	bool rbp =
+		row->base == TABLE_CFA_RBP || !row->rbp_offset || s->now.rbp.state == STACK_KNOWN;
 	unsigned mask;
 
 	*ret_kind = OTHER;

@@ -135,10 +135,9 @@ static void check_marks(const char *symbols)
 	ck_assert(m.source & TABLE_DEBUG_LINE);
 }
 
-static const char *const forms[] = {
-	"-g -gdwarf-4", "-g -gdwarf-5", "-g -gdwarf-5 -gz=zlib",
-	"-g -gdwarf-4 -fdebug-types-section",
-	"-g -gdwarf-5 -ffunction-sections -freorder-blocks-and-partition"};
+static const char *const forms[] = {"-g -gdwarf-4", "-g -gdwarf-5", "-g -gdwarf-5 -gz=zlib",
+				    "-g -gdwarf-4 -fdebug-types-section",
+				    "-g -gdwarf-5 -ffunction-sections -fno-omit-frame-pointer"};
 
 // DWARF 4 and 5, compressed or not, with ranges of both kinds.
 START_TEST(versions)

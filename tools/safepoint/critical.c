@@ -7,7 +7,7 @@
 // Approach. What is critical:
 //   1. whole modules: ld.so, libgcc_s and libunwind (the unwinder runs with the loader's lock), allocators
 //   2. functions by name: the lists below, and the user's globs. Names are compared without a version (@...), without what GCC appends
-//      (.cold, .part.0, .constprop.0) and without glibc's __GI_. C++ names are compared mangled: no demangler is linked
+//      (.cold, .part.0, .constprop.0, ...) and without glibc's __GI_. C++ names are compared mangled: no demangler is linked
 //   3. in libc and libpthread, each function with a lock cmpxchg or an xchg: their internal locks are inline and have
 //      no name. Debian's libc does not even name its static functions. But not the functions in which threads run from their
 //      beginning to their end (start_thread, __libc_start_call_main): they are callers of everything. They are known by their
@@ -119,7 +119,8 @@ static const char *const patterns[] = {
 	"*spinlock_try*", "*8SpinLock*", "*8spinlock*", "*9spin_lock*", "*mutex_lock*",
 	"*mutex_unlock*", "*mutex_trylock*", "*mutex_enter*", "*mutex_exit*", "*_trylock",
 	"*_try_lock", "*ticket_lock", "*ticket_unlock", "*rwlock_rdlock*", "*rwlock_wrlock*",
-	"*rwlock_unlock*", "*4lockEv", "*6unlockEv", "*8try_lockEv", "*11lock_sharedEv",
+	"*rwlock_unlock*", "*14lock_contended*", "*9lock_slow*", "*11unlock_slow*",
+	"*16parking_lot_core*", "*4lockEv", "*6unlockEv", "*8try_lockEv", "*11lock_sharedEv",
 	"*13unlock_sharedEv", "GOMP_critical_*", "GOMP_atomic_*", "omp_set_lock", "omp_unset_lock",
 	"omp_test_lock", "omp_set_nest_lock", "omp_unset_nest_lock", "omp_test_nest_lock",
 	"take_gil", "drop_gil", "LWLockAcquire*", "LWLockRelease*", "s_lock", "futex_wait*",
@@ -136,6 +137,11 @@ static const char *const whole_modules[] = {
 	"libtcmalloc", "libmimalloc", "librpmalloc", "libsnmalloc", "libhoard",	 "libscudo"};
 
 #define COUNT(a) (sizeof(a) / sizeof(*(a)))
+
+static bool begins(const char *s, const char *prefix)
+{
+	return !strncmp(s, prefix, strlen(prefix));
+}
 
 static bool match(const char *pattern, const char *name, size_t name_len)
 {
@@ -197,6 +203,19 @@ static bool match_globs(const char *globs, const char *name)
 	return false;
 }
 
+// What compilers append to a name behind a dot. Other dots are part of it: Go has them in all names.
+static bool is_suffix(const char *s)
+{
+	static const char *const suffixes[] = {"cold",	    "part.", "constprop.", "isra.",
+					       "lto_priv.", "llvm.", "localalias", "resolver"};
+
+	for (size_t i = 0; i < COUNT(suffixes); i++) {
+		if (begins(s, suffixes[i]))
+			return true;
+	}
+	return false;
+}
+
 bool critical_name(const char *name, const char *globs)
 {
 	char plain[NAME_MAX_USED];
@@ -208,7 +227,7 @@ bool critical_name(const char *name, const char *globs)
 		name += 5;
 	len = strnlen(name, sizeof(plain) - 1);
 	for (size_t i = 1; i < len; i++) {
-		if (name[i] == '.' || name[i] == '@')
+		if (name[i] == '@' || (name[i] == '.' && is_suffix(name + i + 1)))
 			len = i;
 	}
 	memcpy(plain, name, len);
@@ -224,11 +243,6 @@ bool critical_name(const char *name, const char *globs)
 			return false;
 	}
 	return true;
-}
-
-static bool begins(const char *s, const char *prefix)
-{
-	return !strncmp(s, prefix, strlen(prefix));
 }
 
 // Index of the function that contains addr, or SIZE_MAX.
@@ -311,6 +325,8 @@ static void propagate(struct work *w)
 
 static int mark_names(struct work *w, const char *globs, struct marks *marks)
 {
+	size_t swept = 0; // all functions below it that symbols so far cover are critical
+
 	for (size_t i = 0; i < w->m->nfuncs; i++) {
 		const struct func *f = &w->m->funcs[i];
 		size_t k;
@@ -320,9 +336,12 @@ static int mark_names(struct work *w, const char *globs, struct marks *marks)
 			continue;
 		k = find_func(w->facts, f->lo);
 		add(w, k);
+		if (k < swept)
+			k = swept;
 		for (; k < w->facts->n && w->facts->funcs[k].lo < f->hi; k++) {
 			if (w->facts->funcs[k].lo >= f->lo)
 				add(w, k);
+			swept = k + 1;
 		}
 		if (f->hi <= f->lo)
 			continue;

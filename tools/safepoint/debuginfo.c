@@ -470,8 +470,9 @@ static bool visit(struct walk *w, Dwarf_Die die)
 	}
 }
 
-// One unit, depth first, with at most DEPTH_MAX DIEs in memory. False if it is damaged.
-static bool walk_unit(struct walk *w, Dwarf_Die top)
+// One unit, depth first, with at most DEPTH_MAX DIEs in memory. limit: it cannot have more of them, but by references that
+// form a circle. False if it is damaged.
+static bool walk_unit(struct walk *w, Dwarf_Die top, uint64_t limit)
 {
 	Dwarf_Die stack[DEPTH_MAX];
 	Dwarf_Error err = NULL;
@@ -483,6 +484,10 @@ static bool walk_unit(struct walk *w, Dwarf_Die top)
 		Dwarf_Die die = stack[depth - 1], next;
 		int r = DW_DLV_NO_ENTRY;
 
+		if (!limit--) {
+			ok = false;
+			break;
+		}
 		if (visit(w, die) && depth < DEPTH_MAX)
 			r = dwarf_child(die, &next, &err);
 		if (r == DW_DLV_OK) {
@@ -531,7 +536,7 @@ static void walk_all(struct walk *w)
 			continue;
 		w->cu_base = 0;
 		get_low(w, die, &w->cu_base);
-		if (!walk_unit(w, die))
+		if (!walk_unit(w, die, length))
 			break;
 	}
 	drop_error(w->dbg, &err);

@@ -310,6 +310,8 @@ static int scan_unit(struct scan *sc, const struct unit *u)
 	struct code_func f = {.lo = u->lo, .hi = u->hi};
 	struct stack stack;
 	struct insn in;
+	// Code made to have a loop at each byte is not worth the time and memory.
+	int64_t loops = (int64_t)((u->hi - u->lo) / 8 + 64);
 	struct number numbers[16] = {0};
 	uint64_t target;
 	bool ok = true;
@@ -349,7 +351,8 @@ static int scan_unit(struct scan *sc, const struct unit *u)
 		if ((flow == FLOW_COND || flow == FLOW_JUMP)) {
 			if (target < u->lo || target >= u->hi)
 				r = jump_out(sc, &f, target);
-			else if (target <= pc && in.next - target <= SPIN_MAX)
+			else if (target <= pc && in.next - target <= SPIN_MAX && loops-- > 0 &&
+				 sc->marks->n - first_mark <= (u->hi - u->lo) / 8 + 64)
 				r = spin_loop(&sc->dec, u, target, pc, in.next, sc->marks);
 			else
 				r = 0;

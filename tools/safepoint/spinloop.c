@@ -35,7 +35,7 @@
 
 #include "insn.h"
 
-enum { REGS = ZYDIS_REGISTER_MAX_VALUE + 1, PLAIN_MAX = 48 };
+enum { REGS = ZYDIS_REGISTER_MAX_VALUE + 1, PLAIN_MAX = 48, INNER_MAX = 2 };
 
 struct body_insn {
 	uint64_t pc, next, target; // target: of direct jumps, in the loop or not
@@ -299,9 +299,11 @@ static void writes(struct regs *r, const struct decoded *x, bool sure)
 
 static bool waits(const struct loop *l, bool inner);
 
-// Do all loops inside this one wait, too?
+// Do all loops inside this one wait, too? At most INNER_MAX are looked at.
 static bool inner_wait(const struct loop *l)
 {
+	unsigned n = 0;
+
 	for (unsigned i = 0; i + 1 < l->n; i++) {
 		const struct body_insn *b = &l->body[i];
 		struct loop in;
@@ -309,6 +311,8 @@ static bool inner_wait(const struct loop *l)
 		if (!in_loop(b) || (b->flow != FLOW_COND && b->flow != FLOW_JUMP) ||
 		    b->target > b->pc || b->target <= l->top)
 			continue;
+		if (++n > INNER_MAX)
+			return false;
 		in.u = l->u;
 		in.dec = l->dec;
 		in.top = b->target;

@@ -1,6 +1,8 @@
 // test_insn.c: the pass over the instructions. The snippets are assembled into this program's own text, and the
 // frame descriptions are made by hand.
 
+#include <time.h>
+
 #include "safepoint.h"
 
 #define SNIPPET(name, code)                                                                        \
@@ -472,6 +474,30 @@ START_TEST(garbage)
 }
 END_TEST
 
+// A loop at each byte, with and without PAUSE: time and marks stay in proportion.
+START_TEST(dense_loops)
+{
+	enum { SIZE = 1 << 20 };
+	static const uint8_t patterns[][4] = {
+		{0x74, 0xd0, 0x74, 0xd0}, {0xf3, 0x90, 0x74, 0xa4}, {0x8b, 0x07, 0x74, 0xe0}};
+	uint8_t *data = malloc(SIZE);
+	struct section text = {".text", 0x1000, SIZE, data};
+	struct module m = {.text = &text, .ntext = 1};
+	struct timespec begin, end;
+
+	for (size_t i = 0; i < SIZE; i++)
+		data[i] = patterns[_i][i % 4];
+	rows[0] = (struct cfi_row){0x1000, 0x1000 + SIZE, 0x1000, 8, 0, TABLE_CFA_RSP, 0};
+	cfi.n = 1;
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &begin);
+	ck_assert_int_eq(insn_scan(&m, &cfi, &marks, &facts), 0);
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &end);
+	ck_assert_int_lt(end.tv_sec - begin.tv_sec, 15);
+	ck_assert_uint_lt(marks.n, SIZE / 4);
+	free(data);
+}
+END_TEST
+
 static void add(TCase *tc)
 {
 	tcase_add_checked_fixture(tc, setup, teardown);
@@ -492,6 +518,7 @@ static void add(TCase *tc)
 	tcase_add_test(tc, syscalls);
 	tcase_add_test(tc, functions);
 	tcase_add_test(tc, garbage);
+	tcase_add_loop_test(tc, dense_loops, 0, 3);
 }
 
 int main(void)

@@ -4,6 +4,8 @@
 //   cfi.c       reads .eh_frame and .debug_frame into one row per address range;
 //   frames.c    their entries, and the interpreter of their instructions
 //   insn.c      one pass over the instructions: stack depth against CFI, spin loops, syscalls, calls  (Zydis)
+//   stack.c     the stack depth part of it
+//   spinloop.c  the spin loop part of it
 //   critical.c  which functions are critical: names, lock instructions in libc, tail calls
 //   debuginfo.c inlined instances of critical functions                                 (libdwarf)
 //   rows.c      merges rows and marks, lays out the table
@@ -113,6 +115,7 @@ struct code_func {
 	uint32_t first_jump,
 		njumps; // in code_facts.jumps: targets of jumps that leave the function (tail calls, .cold parts)
 	bool locks; // contains a LOCK cmpxchg or an xchg with memory
+	bool outermost; // calls setjmp, as the function does in which libc runs a whole thread (critical.c)
 };
 struct code_facts {
 	struct code_func *funcs; // ascending

@@ -136,3 +136,6 @@ int rows_build(const struct module *m, const struct cfi *cfi, const struct marks
 // The whole: FILE to table. globs: PREEMPT_CRITICAL or "". 0, or -errno with one line in *ret_why.
 int compile_module(const char *path, const char *globs, struct buffer *ret_table,
 		   const char **ret_why);
+
+// dump.c: the form of `preempt tables dump`. 0 or -errno: out could not be written.
+int dump_table(const struct table *t, FILE *out);

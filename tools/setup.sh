@@ -64,7 +64,7 @@ configure_and_build() {
 	}
 }
 
-base=(gcc libc6-dev meson ninja-build pkg-config python3 binutils)
+base=(gcc libc6-dev meson ninja-build pkg-config python3 binutils libelf-dev libdwarf-dev libzydis-dev)
 
 # --- demo -----------------------------------------------------------------------------------------
 

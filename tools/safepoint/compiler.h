@@ -7,6 +7,7 @@
 //   debuginfo.c inlined instances of critical functions                                 (libdwarf)
 //   rows.c      merges rows and marks, lays out the table
 //   compile.c   the order of all this
+//   dump.c      prints a table
 //
 // Everything in the file is untrusted: no reader may crash, loop or use memory out of proportion.
 
@@ -52,6 +53,7 @@ struct module {
 	struct section *text; // executable sections, ascending, not overlapping
 	size_t ntext;
 	struct section eh_frame, debug_frame; // size 0: there is none
+	uint64_t got;	    // DT_PLTGOT, what DW_EH_PE_datarel counts from; 0: there is none
 	struct func *funcs; // ascending by lo, from .symtab (either file) or .dynsym
 	size_t nfuncs;
 	uint32_t source; // TABLE_SYMTAB, TABLE_DEBUG_SEPARATE
@@ -69,8 +71,8 @@ struct cfi_row {
 	uint64_t lo, hi;
 	uint64_t fde; // lo of the FDE (function or part of one) it belongs to
 	int32_t cfa_offset;
-	int16_t rbp_offset;
-	uint8_t base; // enum table_base
+	int16_t rbp_offset; // as in struct table_row
+	uint8_t base;	    // enum table_base
 	uint8_t reason;
 };
 struct cfi {
@@ -137,5 +139,5 @@ int rows_build(const struct module *m, const struct cfi *cfi, const struct marks
 int compile_module(const char *path, const char *globs, struct buffer *ret_table,
 		   const char **ret_why);
 
-// dump.c: the form of `preempt tables dump`. 0 or -errno: out could not be written.
+// One line per row, as `preempt tables dump` prints them: LO HI CFA RA FLAGS. 0, or -EIO.
 int dump_table(const struct table *t, FILE *out);

@@ -44,7 +44,7 @@ static inline void fuzz_lookups(const struct table *t)
 			uint32_t n;
 
 			if (!row) {
-				MUST(tries[i] >= h->text_base + h->text_size);
+				MUST(tries[i] - h->text_base >= h->text_size);
 				continue;
 			}
 			n = (uint32_t)(row - t->rows);

@@ -6,6 +6,24 @@
 
 #include "unit.h"
 
+// The offsets that HACKING.md, section 6, gives.
+#define AT(field, offset) _Static_assert(offsetof(struct table_header, field) == (offset), #field)
+AT(version, 8);
+AT(checksum, 24);
+AT(id, 32);
+AT(id_size, 64);
+AT(globs_hash, 72);
+AT(head_size, 84);
+AT(text_size, 104);
+AT(off_syscalls, 128);
+AT(nsyscalls, 140);
+AT(bytes, 144);
+AT(bytes_critical, 224);
+_Static_assert(sizeof(struct table_header) == 240 && TABLE_VERSION == 1, "header");
+_Static_assert(offsetof(struct table_row, base_reason) == 6 && sizeof(struct table_row) == 8,
+	       "row");
+_Static_assert(sizeof(struct table_syscall) == 8 && TABLE_REASONS == 10, "system call, reasons");
+
 static char root[64], user[80], sys[80];
 static struct module_id id;
 

@@ -272,6 +272,7 @@ static bool next_entry(const struct source *src, size_t offset, struct entry *re
 	r.end = r.p + len;
 	*ret_next = (size_t)(r.end - src->sec.bytes);
 	if (len == 0) {
+		ret->is_cie = false; // another entry may name it as its CIE
 		ret->r = r;
 		return true;
 	}

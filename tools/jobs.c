@@ -178,12 +178,12 @@ static struct job *add(struct jobs *jobs, const char *path)
 	return job;
 }
 
-// One table serves all copies and links of a file: the first one is built.
-static void add_elf(struct jobs *jobs, const char *path, const struct elf_file *elf)
+// One table serves all copies and links of a file; of those that were not named, the first one is taken.
+static void add_elf(struct jobs *jobs, const char *path, const struct elf_file *elf, bool named)
 {
 	struct job *job;
 
-	for (size_t i = 0; i < jobs->n; i++) {
+	for (size_t i = 0; i < jobs->n && !named; i++) {
 		if (jobs->v[i].state != JOB_FAILED && jobs->v[i].id.size == elf->id.size &&
 		    memcmp(jobs->v[i].id.id, elf->id.id, TABLE_ID_MAX) == 0)
 			return;
@@ -205,7 +205,7 @@ static int walk(const char *path, const struct stat *st, int type, struct FTW *f
 	(void)ftw;
 	if (type == FTW_F && S_ISREG(st->st_mode) && st->st_size > (off_t)sizeof(Elf64_Ehdr) &&
 	    !open_elf(path, &elf) && elf.code)
-		add_elf(walk_jobs, path, &elf);
+		add_elf(walk_jobs, path, &elf, false);
 	return 0;
 }
 
@@ -233,7 +233,7 @@ static void add_listed(struct jobs *jobs, FILE *list)
 		struct elf_file elf;
 
 		if (path && !open_elf(path, &elf))
-			add_elf(jobs, path, &elf);
+			add_elf(jobs, path, &elf, false);
 	}
 	free(line);
 }
@@ -293,7 +293,7 @@ void jobs_add(struct jobs *jobs, const char *path, unsigned flags)
 		job_fail(add(jobs, path), why);
 		return;
 	}
-	add_elf(jobs, path, &elf);
+	add_elf(jobs, path, &elf, true);
 	if (flags & JOBS_NEEDED)
 		add_needed(jobs, path, SYSTEM_LINKER);
 }
@@ -356,6 +356,6 @@ void jobs_add_command(struct jobs *jobs, const char *command)
 		strcpy(path, interpreter);
 	if (open_elf(path, &elf) || !elf.interp[0])
 		return; // no program, or a static one, which does not load the library
-	add_elf(jobs, path, &elf);
+	add_elf(jobs, path, &elf, true);
 	add_needed(jobs, path, elf.interp);
 }

@@ -49,11 +49,13 @@ static const char *getenv_quiet(const char *name)
 static void settings(bool quiet, bool system)
 {
 	env_read(quiet ? getenv_quiet : getenv_loud, NULL);
-	if (system)
+	if (system) {
+		umask(022); // what is made is for all
 		cache_init(cache_system_dir, NULL, NULL, config.critical);
-	else
+	} else {
 		cache_init(config.cache_dir, getenv("XDG_CACHE_HOME"), getenv("HOME"),
 			   config.critical);
+	}
 }
 
 // --- options ----------------------------------------------------------------------------------------------

@@ -125,8 +125,11 @@ def case_needed():
     with open(os.path.join(d, "text"), "w") as f:
         f.write("x" * 1000)
     out, err = tables("check", "--json", d)
-    assert states(out) == {os.path.join(d, "sub", "c0"): "cached"} or len(states(out)) == 1, out
-    assert err == "", err
+    assert list(states(out).values()) == ["cached"] and err == "", (out, err)
+    named = [os.path.join(d, "sub", f"c{i}") for i in range(3)]
+    os.unlink(path_of(TRUE))
+    out, err = tables("build", "--json", "-j3", *named)  # each that is named is answered
+    assert sorted(states(out).values()) == ["built", "cached", "cached"], out
 
 
 def case_bad_files():

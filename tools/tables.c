@@ -23,6 +23,7 @@ enum { EXIT_MISSING = 1 };
 enum {
 	BUILD_SECONDS = 600,  // of CPU time; the largest libraries need some 30
 	HELPER_SECONDS = 120, // in the background of a program
+	HELPER_NICE = 5,
 };
 
 enum { OPT_NEEDED = 256, OPT_JSON, OPT_SYSTEM, OPT_HELPER, OPT_FRESH };
@@ -185,7 +186,10 @@ static void be_helper(struct options *o)
 		dup2(null, fd);
 	if (null > 2)
 		close(null);
-	setpriority(PRIO_PROCESS, 0, 19);
+	// Not the lowest priority: a program that keeps all CPUs busy, which needs its tables most, would wait
+	// minutes for them.
+	if (getpriority(PRIO_PROCESS, 0) < HELPER_NICE)
+		setpriority(PRIO_PROCESS, 0, HELPER_NICE);
 	// When memory runs out, this goes first.
 	fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
 	if (fd >= 0) {

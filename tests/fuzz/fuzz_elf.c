@@ -1,5 +1,6 @@
 // fuzz_elf.c: the whole compiler on arbitrary bytes as a file, and its dump. Either there is no table and one line says
 // why, or there is one that the library accepts.
+// Without debug information: no_debuginfo.c says why.
 
 #include <sys/mman.h>
 #include <unistd.h>

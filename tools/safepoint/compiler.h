@@ -1,7 +1,8 @@
 // compiler.h: the safe-point compiler: from one ELF file to the table of shim/table.h.
 //
 //   elf.c       opens the module and its debug file: sections, symbols, identity        (libelf)
-//   cfi.c       reads .eh_frame and .debug_frame into one row per address range
+//   cfi.c       reads .eh_frame and .debug_frame into one row per address range;
+//   frames.c    their entries, and the interpreter of their instructions
 //   insn.c      one pass over the instructions: stack depth against CFI, spin loops, syscalls, calls  (Zydis)
 //   critical.c  which functions are critical: names, lock instructions in libc, tail calls
 //   debuginfo.c inlined instances of critical functions                                 (libdwarf)

@@ -208,6 +208,8 @@ static void sort_text(struct module *m)
 {
 	size_t n = 0;
 
+	if (m->ntext == 0)
+		return;
 	qsort(m->text, m->ntext, sizeof(*m->text), section_cmp);
 	for (size_t i = 0; i < m->ntext; i++) {
 		if (n == 0 || m->text[i].addr >= m->text[n - 1].addr + m->text[n - 1].size)

@@ -70,7 +70,9 @@ static int call_cmp(const void *a, const void *b)
 {
 	const struct call *x = a, *y = b;
 
-	return x->pc < y->pc ? -1 : x->pc > y->pc;
+	if (x->pc != y->pc)
+		return x->pc < y->pc ? -1 : 1;
+	return x->len < y->len ? -1 : x->len > y->len;
 }
 
 // The table under construction.
@@ -133,8 +135,9 @@ static int sort_marks(struct build *b, const struct marks *marks)
 
 			if (s && mark->hi - mark->lo <= MAX_INSTRUCTION &&
 			    mark->hi - s->addr <= s->size)
-				b->calls[b->ncalls++] = (struct call){
-					(uint32_t)(lo - b->base), (uint32_t)(hi - lo), mark->value};
+				b->calls[b->ncalls++] =
+					(struct call){(uint32_t)(lo - b->base), (uint32_t)(hi - lo),
+						      mark->value < 0 ? -1 : mark->value};
 			continue;
 		}
 		b->edges[b->nedges++] =
@@ -145,6 +148,9 @@ static int sort_marks(struct build *b, const struct marks *marks)
 	qsort(b->edges, b->nedges, sizeof(*b->edges), edge_cmp);
 	qsort(b->calls, b->ncalls, sizeof(*b->calls), call_cmp);
 	for (size_t i = 0; i < b->ncalls; i++) {
+		if (n > 0 && b->calls[i].pc == b->calls[n - 1].pc &&
+		    b->calls[i].nr != b->calls[n - 1].nr)
+			b->calls[n - 1].nr = -1; // not constant, then
 		if (n == 0 || b->calls[i].pc - b->calls[n - 1].pc >= b->calls[n - 1].len)
 			b->calls[n++] = b->calls[i];
 	}
@@ -267,7 +273,7 @@ static struct table_row make_row(const struct build *b, const struct section *s,
 static int sweep(struct build *b)
 {
 	const struct module *m = b->m;
-	const struct cfi_row *cfi = b->cfi->rows, *cfi_end = cfi + b->cfi->n;
+	const struct cfi_row *cfi = b->cfi->rows, *cfi_end = cfi ? cfi + b->cfi->n : NULL;
 	const struct section *s = m->text, *s_end = s + m->ntext;
 	size_t edge = 0, call = 0;
 	uint64_t pos = b->base, end = b->base + b->size, gap_seen = 0, padding = 0;

@@ -253,6 +253,14 @@ void cache_close(struct table *table, size_t size);
 // Where a builder puts it: 0 with the path, or -EPERM, -ENOENT (no directory can be used).
 int cache_path(const struct module_id *id, struct text *ret_path);
 uint64_t cache_globs_hash(const char *globs); // 0 for none
+// For builders and tools. The directory that tables are put into, or NULL: none can be used.
+const char *cache_dir(void);
+int cache_dir_open(
+	const char *path); // O_PATH descriptor of a directory that may be used, or -errno
+// Like cache_open, without keeping the table; whole = false: look at the header only. ret_path, if not NULL, gets
+// the file that was found, else the one of the user's directory.
+int cache_probe(const struct module_id *id, bool whole, struct text *ret_path);
+extern const char *cache_system_dir;
 
 // --- modules.c: which modules are mapped, and their tables ---------------------------------------
 void modules_init(void); // before any thread exists

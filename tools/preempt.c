@@ -11,16 +11,17 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "shim.h"
+#include "tables.h"
 
-enum { EXIT_FAILED = 125, EXIT_NOEXEC = 126, EXIT_NOENT = 127 };
+enum { EXIT_NOEXEC = 126, EXIT_NOENT = 127 };
 
 const char *argp_program_version = "preempt " PREEMPT_VERSION;
 
-enum { OPT_POLICY = 256, OPT_STATS, OPT_SCHEDTRACE, OPT_STRICT, OPT_LIBRARY };
+enum { OPT_POLICY = 256, OPT_STATS, OPT_SCHEDTRACE, OPT_STRICT, OPT_LIBRARY, OPT_NO_TABLES };
 
 struct run {
 	const char *library;
+	bool no_tables;
 	char **command;
 };
 
@@ -58,6 +59,9 @@ static error_t run_parse(int key, char *arg, struct argp_state *state)
 	case OPT_LIBRARY:
 		run->library = arg;
 		return 0;
+	case OPT_NO_TABLES:
+		run->no_tables = true;
+		return 0;
 	case ARGP_KEY_ARGS:
 		run->command = state->argv + state->next;
 		return 0;
@@ -77,6 +81,8 @@ static const struct argp_option run_options[] = {
 	 "Print a summary at exit, or write JSON to FILE (%p: the process id)", 0},
 	{"schedtrace", OPT_SCHEDTRACE, "MS", 0, "Print a SCHED line every MS milliseconds", 0},
 	{"strict", OPT_STRICT, NULL, 0, "Refuse to start the program when a setting is bad", 0},
+	{"no-tables", OPT_NO_TABLES, NULL, 0, "Do not build missing tables of safe points first",
+	 0},
 	{"library", OPT_LIBRARY, "FILE", 0, "Preload this libpreempt.so", 0},
 	{0},
 };
@@ -163,6 +169,8 @@ static int cmd_run(int argc, char **argv)
 		fprintf(stderr, "preempt: %s: %s\n", run.library, strerror(errno));
 		return EXIT_FAILED;
 	}
+	if (!run.no_tables)
+		tables_before_run(run.command[0], found);
 	preload(found);
 
 	execvp(run.command[0], run.command);
@@ -173,14 +181,17 @@ static int cmd_run(int argc, char **argv)
 
 static const char usage[] =
 	"Usage: preempt run [-p N] [-q DUR] [--policy NAME] [OPTION...] [--] COMMAND [ARG...]\n"
-	"       preempt help [run|env]\n"
+	"       preempt tables build|check|dump [OPTION...] FILE...\n"
+	"       preempt help [run|tables|env]\n"
 	"       preempt --version\n"
 	"\n"
 	"Runs an unmodified program with libpreempt, which schedules its threads.\n"
 	"\n"
-	"  run         run COMMAND with the library preloaded\n"
-	"  help run    the options of run\n"
-	"  help env    the settings (environment variables)\n";
+	"  run          run COMMAND with the library preloaded\n"
+	"  tables       build, check or print the tables of safe points of programs and libraries\n"
+	"  help run     the options of run\n"
+	"  help tables  the options of tables\n"
+	"  help env     the settings (environment variables)\n";
 
 static int finish(void)
 {
@@ -214,7 +225,12 @@ static int cmd_help(int argc, char **argv)
 			  (char *)"preempt run");
 		return finish();
 	}
-	fprintf(stderr, "preempt: no help on '%s'; there is help on run and env\n", argv[1]);
+	if (strcmp(argv[1], "tables") == 0) {
+		tables_help();
+		return finish();
+	}
+	fprintf(stderr, "preempt: no help on '%s'; there is help on run, tables and env\n",
+		argv[1]);
 	return EXIT_FAILED;
 }
 
@@ -230,6 +246,8 @@ int main(int argc, char **argv)
 		argv[1] = (char *)"preempt run";
 		return cmd_run(argc - 1, argv + 1);
 	}
+	if (strcmp(verb, "tables") == 0)
+		return cmd_tables(argc - 1, argv + 1);
 	if (strcmp(verb, "help") == 0 || strcmp(verb, "--help") == 0)
 		return cmd_help(argc - 1, argv + 1);
 	if (strcmp(verb, "--version") == 0 || strcmp(verb, "-V") == 0) {

@@ -165,7 +165,8 @@ run_tests() {
 		rm -rf "$logs/root"
 		DESTDIR=$PWD/$logs/root meson install -C "$build" --no-rebuild \
 			>"$logs/install.log" 2>&1 &&
-			"$(find "$logs/root" -path '*/bin/preempt')" run -- true
+			PREEMPT_CACHE_DIR=$PWD/$logs/tables \
+				"$(find "$logs/root" -path '*/bin/preempt')" run -- true
 		result "installed command finds the installed library" $?
 	fi
 

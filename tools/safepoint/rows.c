@@ -117,8 +117,9 @@ static int sort_marks(struct build *b, const struct marks *marks)
 
 			if (s && mark->hi - mark->lo <= MAX_INSTRUCTION &&
 			    mark->hi - s->addr <= s->size)
-				b->calls[b->ncalls++] = (struct call){
-					(uint32_t)(lo - b->base), (uint32_t)(hi - lo), mark->value};
+				b->calls[b->ncalls++] =
+					(struct call){(uint32_t)(lo - b->base), (uint32_t)(hi - lo),
+						      mark->value < 0 ? -1 : mark->value};
 			continue;
 		}
 		b->edges[b->nedges++] =

@@ -218,10 +218,60 @@ extern modules_find_object_fn *modules_find_object;
 // The table of the module that pc lies in now, and its load bias (run-time minus link-time address), or
 // NULL: there is none (yet); the miss is noted for sysmon. Signal-safe, no locks, some 100 ns.
 const struct table *modules_find(uintptr_t pc, uintptr_t *ret_bias);
+void modules_unload(bool begins); // dlclose; signal-safe
+
+enum { MODULES_MAX = 1024, MODULES_INDEX = 2048, MODULES_MISSES = 64, MODULES_BATCH = 64 };
+// Of a module's table.
+enum table_state {
+	TABLE_NEW,     // not yet looked for
+	TABLE_LOADED,  // table is set
+	TABLE_MISSING, // the helper could build it
+	TABLE_ASKED,   // the helper has been told
+	TABLE_NONE,    // there is none, and it is of no use to ask
+};
+
+// A module at a place. Entries are added by sysmon and stay.
+struct mapped {
+	uintptr_t start, end;
+	const struct table *table; // NULL: none (yet)
+	uint32_t gen;		   // unloads when it was last identified
+	bool wanted;		   // a PC in it was looked for and had no table
+	bool by_id;		   // has a build-id
+
+	// sysmon's.
+	struct module_id id;
+	const char *path; // NULL: not known, or deleted
+	uint32_t seen;	  // round of the scan that found it last
+	uint8_t state;
+	bool asked; // once per process
+	bool again; // its table could not be opened for lack of memory or descriptors
+	struct table own;
+	size_t size;
+};
+
+struct modules {
+	uint32_t n;
+	uint16_t index[MODULES_INDEX]; // number of the entry + 1, by start; open addressing
+	struct mapped v[MODULES_MAX];
+	size_t paths_used;
+	char paths[192 * 1024]; // one that finds no room is never handed to the helper
+	char lines[24 * 1024];
+	char run_path[4096];
+};
+extern struct modules *modules; // NULL until sysmon first needs it; never unmapped
+extern bool modules_missed;	// there is a miss to be taken
+uintptr_t modules_take_miss(int i);
+uint32_t modules_unloads(void);
+void modules_forget_unloading(void); // in the child of a fork
+static inline uint32_t modules_hash(uintptr_t start)
+{
+	return (uint32_t)((start >> 12) * 0x9e3779b97f4a7c15u >> 40);
+}
+
+// --- loading.c ------------------------------------------------------------------------------------
 // sysmon: look for new modules and tables, for at most about 0.5 ms (more when one table is large); returns when to
 // call again, INT64_MAX if only a miss makes it necessary.
 int64_t modules_poll(int64_t now);
-void modules_unload(bool begins); // dlclose; signal-safe
 void modules_reset_in_child(void);
 
 // --- helper.c: the process that builds missing tables ---------------------------------------------

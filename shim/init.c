@@ -117,12 +117,12 @@ bool shim_activate(void)
 	gp = g_alloc();
 	if (!gp)
 		return give_up("memory for a thread", -ENOMEM);
+	preempt_init(); // before sysmon: with two threads the kernel takes 10 ms to register for membarrier
 	r = sysmon_start();
 	if (r < 0) {
 		g_free(gp);
 		return give_up("starting sysmon", r);
 	}
-	preempt_init();
 	signal_activate();
 	gp->self = pthread_self();
 	signal_thread_start(gp);

@@ -95,10 +95,8 @@ static int64_t poll_for(int ms)
 	int64_t end = os_nanotime() + (int64_t)ms * MS_NS, next = 0;
 
 	do {
-		int64_t now = os_nanotime();
-
-		next = modules_poll(now) - now;
 		usleep(300);
+		next = modules_poll(os_nanotime()) - os_nanotime();
 	} while (os_nanotime() < end);
 	return next;
 }
@@ -106,13 +104,13 @@ static int64_t poll_for(int ms)
 // Until there is nothing to do, but what a miss or the helper may bring.
 static void settle(void)
 {
-	int64_t end = os_nanotime() + 10000 * (int64_t)MS_NS, now;
+	int64_t end = os_nanotime() + 10000 * (int64_t)MS_NS, next;
 
 	do {
-		now = os_nanotime();
-		ck_assert_int_lt(now, end);
 		usleep(300);
-	} while (modules_poll(now) - now < 21 * MS_NS);
+		next = modules_poll(os_nanotime());
+		ck_assert_int_lt(os_nanotime(), end);
+	} while (next < os_nanotime() + 21 * MS_NS);
 }
 
 static struct loaded_object object_of(void *pc)

@@ -442,7 +442,7 @@ int64_t modules_poll(int64_t now)
 		return st.resume;
 	switch (st.phase) {
 	case SCAN:
-		if (maps_read(&st.cursor, modules->lines, sizeof modules->lines, until, scan_line,
+		if (maps_read(&st.cursor, modules->lines, sizeof modules->lines, BUDGET, scan_line,
 			      NULL) < 0)
 			st.cursor.done = true;
 		if (st.cursor.done)

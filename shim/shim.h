@@ -197,8 +197,8 @@ struct map_cursor {
 	bool done;
 };
 typedef void map_fn(void *arg, const struct map_line *line);
-// The next lines of /proc/self/maps through buf, at least a few, until the time is over. 0 or -errno.
-int maps_read(struct map_cursor *c, char *buf, size_t size, int64_t until, map_fn *fn, void *arg);
+// The next lines of /proc/self/maps through buf, at least a few, for so many ns. 0 or -errno.
+int maps_read(struct map_cursor *c, char *buf, size_t size, int64_t time, map_fn *fn, void *arg);
 bool maps_parse(char *line, struct map_line *ret_line); // one line without its newline; changes it
 // Our own memory, which may be unmapped meanwhile: 0 or -errno, never a fault.
 int memory_read(uintptr_t addr, void *buf, size_t size);

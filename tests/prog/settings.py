@@ -26,6 +26,8 @@ def check(fn):
 def run(case, timeout=30, **env):
     """The exit code (None: it did not end), stdout and stderr of a case."""
     full = {k: v for k, v in os.environ.items() if not k.startswith("PREEMPT_")}
+    full["PREEMPT_CACHE_DIR"] = os.path.dirname(PROGS) + "/cache"
+    os.makedirs(full["PREEMPT_CACHE_DIR"], 0o700, exist_ok=True)
     full.update(env, LD_PRELOAD=LIB)
     try:
         p = subprocess.run([PROGS, case], env=full, timeout=timeout, text=True,

@@ -130,8 +130,11 @@ static void see(uintptr_t start, uintptr_t end, const struct map_line *line)
 	m->seen = st.round;
 	if (m->wanted && m->state == TABLE_NONE)
 		store_relaxed(&m->wanted, false); // it is what it was; until the next look
-	if (!m->path && m->state != TABLE_LOADED && line && *line->path && !line->deleted)
+	if (!m->path && m->state != TABLE_LOADED && line && *line->path && !line->deleted) {
 		m->path = keep_path(line->path);
+		if (r == 0 && m->state == TABLE_NONE && m->path && !m->asked)
+			m->state = TABLE_NEW; // now the helper can be asked
+	}
 	if (line && (uintptr_t)modules_poll >= start && (uintptr_t)modules_poll < end &&
 	    *line->path && !line->deleted)
 		helper_library(line->path);
@@ -443,8 +446,11 @@ int64_t modules_poll(int64_t now)
 	switch (st.phase) {
 	case SCAN:
 		if (maps_read(&st.cursor, modules->lines, sizeof modules->lines, BUDGET, scan_line,
-			      NULL) < 0)
-			st.cursor.done = true;
+			      NULL) < 0) {
+			st.phase = IDLE; // no descriptor to be had; from the start once more
+			st.resume = now + 1000 * MS;
+			return st.resume;
+		}
 		if (st.cursor.done)
 			end_scan(now);
 		break;
@@ -458,12 +464,12 @@ int64_t modules_poll(int64_t now)
 			begin_scan();
 		break;
 	}
-	if (!st.hopeless && !helper_running() && st.scanned && now >= st.begun + HELPER_AFTER)
-		ask(now);
 	if (st.phase != IDLE) {
 		st.resume = os_nanotime() + PAUSE;
 		return st.resume;
 	}
+	if (!st.hopeless && !helper_running() && st.scanned && now >= st.begun + HELPER_AFTER)
+		ask(now);
 	if (helper_running())
 		next = earlier(next, st.helper_at);
 	else if (now < st.begun + HELPER_AFTER)

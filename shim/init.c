@@ -53,6 +53,9 @@ __attribute__((constructor)) static void init(void)
 	if (bad && config.strict)
 		_exit(127);
 	signal_movable = !secure_getenv("PREEMPT_SIGNAL");
+	modules_find_object =
+		(modules_find_object_fn *)dlvsym(RTLD_DEFAULT, "_dl_find_object", "GLIBC_2.35");
+	helper_init();
 	off = config.off;
 	errno = saved;
 }
@@ -105,18 +108,21 @@ bool shim_activate(void)
 	if (!resolved)
 		real_resolve();
 	cgroup_init("");
+	cache_init(config.cache_dir, secure_getenv("XDG_CACHE_HOME"), secure_getenv("HOME"),
+		   config.critical);
+	helper_environment(getauxval(AT_SECURE) ? NULL : environ);
 	r = sched_init(procs_now());
 	if (r < 0)
 		return give_up("memory for the scheduler", r);
 	gp = g_alloc();
 	if (!gp)
 		return give_up("memory for a thread", -ENOMEM);
+	preempt_init(); // before sysmon: with two threads the kernel takes 10 ms to register for membarrier
 	r = sysmon_start();
 	if (r < 0) {
 		g_free(gp);
 		return give_up("starting sysmon", r);
 	}
-	preempt_init();
 	signal_activate();
 	gp->self = pthread_self();
 	signal_thread_start(gp);

@@ -262,20 +262,104 @@ int cache_dir_open(
 int cache_probe(const struct module_id *id, bool whole, struct text *ret_path);
 extern const char *cache_system_dir;
 
+// --- maps.c: what is mapped, read by sysmon --------------------------------------------------------
+struct map_line {
+	uintptr_t start, end;
+	uint64_t offset, dev, ino; // dev as in st_dev
+	bool exec, deleted;
+	const char *path; // "" if it is no file
+};
+struct map_cursor {
+	uint64_t offset; // of the first line not yet seen
+	bool done;
+};
+typedef void map_fn(void *arg, const struct map_line *line);
+// The next lines of /proc/self/maps through buf, at least a few, for so many ns. 0 or -errno.
+int maps_read(struct map_cursor *c, char *buf, size_t size, int64_t time, map_fn *fn, void *arg);
+bool maps_parse(char *line, struct map_line *ret_line); // one line without its newline; changes it
+// Our own memory, which may be unmapped meanwhile: 0 or -errno, never a fault.
+int memory_read(uintptr_t addr, void *buf, size_t size);
+// Which module lies at [start, end). line: of one of its mappings, or NULL; needed if there is no build-id.
+int module_identify(uintptr_t start, uintptr_t end, const struct map_line *line,
+		    struct module_id *ret_id);
+
 // --- modules.c: which modules are mapped, and their tables ---------------------------------------
-void modules_init(void); // before any thread exists
+// glibc's struct dl_find_object and _dl_find_object (2.35); NULL: not there. Set by init.c.
+struct loaded_object {
+	unsigned long long flags;
+	void *map_start, *map_end, *link_map, *eh_frame;
+	unsigned long long reserved[7];
+};
+typedef int modules_find_object_fn(void *pc, struct loaded_object *ret_object);
+extern modules_find_object_fn *modules_find_object;
 // The table of the module that pc lies in now, and its load bias (run-time minus link-time address), or
 // NULL: there is none (yet); the miss is noted for sysmon. Signal-safe, no locks, some 100 ns.
 const struct table *modules_find(uintptr_t pc, uintptr_t *ret_bias);
-int64_t
-modules_poll(int64_t now); // sysmon: look for new modules and tables; returns when to call again
+void modules_unload(bool begins); // dlclose; signal-safe
+
+enum { MODULES_MAX = 1024, MODULES_INDEX = 2048, MODULES_MISSES = 64, MODULES_BATCH = 64 };
+// Of a module's table.
+enum table_state {
+	TABLE_NEW,     // not yet looked for
+	TABLE_LOADED,  // table is set
+	TABLE_MISSING, // the helper could build it
+	TABLE_ASKED,   // the helper has been told
+	TABLE_NONE,    // there is none, and it is of no use to ask
+};
+
+// A module at a place. Entries are added by sysmon and stay.
+struct mapped {
+	uintptr_t start, end;
+	const struct table *table; // NULL: none (yet)
+	uint32_t gen;		   // unloads when it was last identified
+	bool wanted;		   // a PC in it was looked for and had no table
+	bool by_id;		   // has a build-id
+
+	// sysmon's.
+	struct module_id id;
+	const char *path; // NULL: not known, or deleted
+	uint32_t seen;	  // round of the scan that found it last
+	uint8_t state;
+	bool asked; // once per process
+	bool again; // its table could not be opened for lack of memory or descriptors
+	struct table own;
+	size_t size;
+};
+
+struct modules {
+	uint32_t n;
+	uint16_t index[MODULES_INDEX]; // number of the entry + 1, by start; open addressing
+	struct mapped v[MODULES_MAX];
+	size_t paths_used;
+	char paths[192 * 1024]; // one that finds no room is never handed to the helper
+	char lines[24 * 1024];
+	char run_path[4096];
+};
+extern struct modules *modules; // NULL until sysmon first needs it; never unmapped
+extern bool modules_missed;	// there is a miss to be taken
+uintptr_t modules_take_miss(int i);
+uint32_t modules_unloads(void);
+void modules_forget_unloading(void); // in the child of a fork
+static inline uint32_t modules_hash(uintptr_t start)
+{
+	return (uint32_t)((start >> 12) * 0x9e3779b97f4a7c15u >> 40);
+}
+
+// --- loading.c ------------------------------------------------------------------------------------
+// sysmon: look for new modules and tables, for at most about 0.5 ms (more when one table is large); returns when to
+// call again, INT64_MAX if only a miss makes it necessary.
+int64_t modules_poll(int64_t now);
 void modules_reset_in_child(void);
 
 // --- helper.c: the process that builds missing tables ---------------------------------------------
-void helper_init(const char *library,
-		 char *const envp[]);		   // finds the command; before any thread exists
+void helper_init(void);				   // at the start of the process: some 100 ns
+void helper_environment(char *const envp[]);	   // before any thread exists; NULL: never start it
+void helper_library(const char *path);		   // where we are; finds the command. Once
 int helper_start(const char *const *paths, int n); // sysmon; 0 or -errno. One at a time
-int helper_poll(void); // sysmon; -EAGAIN: still running, -ECHILD: none, else its exit status
+int helper_poll(void);	   // sysmon; -EAGAIN: still running, -ECHILD: none, else its exit status
+bool helper_running(void); // sysmon: helper_poll has something to do
+void helper_end(void);	   // sysmon: kill it; helper_poll reaps it
+void helper_reset_in_child(void);
 
 // --- unwind.c -----------------------------------------------------------------------------------
 struct frame {

@@ -272,15 +272,18 @@ static void sleep_until(int64_t when)
 	os_futex_wait(&never, 0, &d);
 }
 
-// No demand: sleep until kicked, or until the next trace line.
+// No demand: sleep until kicked, until the next trace line, or until the helper should be looked at.
 static void sleep_deep(void)
 {
-	struct deadline d = {CLOCK_MONOTONIC,
-			     {mon.next_trace / 1000000000, mon.next_trace % 1000000000}};
+	int64_t when = config.schedtrace_ms ? mon.next_trace : INT64_MAX;
+	struct deadline d;
 
+	if (helper_running())
+		when = earlier(when, os_nanotime() + 100 * MS);
+	d = (struct deadline){CLOCK_MONOTONIC, {when / 1000000000, when % 1000000000}};
 	xchg(&asleep, 1); // before the look at demand; pairs with ready() and sysmon_kick
 	if (!demand() && !load_relaxed(&stopping))
-		os_futex_wait(&asleep, 1, config.schedtrace_ms ? &d : NULL);
+		os_futex_wait(&asleep, 1, when < INT64_MAX ? &d : NULL);
 	store_relaxed(&asleep, 0);
 	mon.tick = TICK_MIN;
 	mon.fruitless = 0;
@@ -308,6 +311,8 @@ static void sysmon(void *arg)
 		follow_quota(now);
 		trace_line(now);
 		if (!demand()) {
+			if (helper_running())
+				modules_poll(now);
 			if (++lingered > LINGER) {
 				sleep_deep();
 				lingered = 0;
@@ -319,6 +324,8 @@ static void sysmon(void *arg)
 		lingered = 0;
 		mon.retook = false;
 		next = earlier(retake(now), watch_strays(now));
+		if (!config.asyncpreemptoff) // else nobody asks where a thread is
+			next = earlier(next, modules_poll(now));
 		if (mon.retook) {
 			mon.tick = TICK_MIN;
 			mon.fruitless = 0;

@@ -780,3 +780,78 @@ CASE_STRESS(dlopen_threads)
 		join(t[i]);
 	hogs_stop();
 }
+
+static atomic_int chld_seen;
+
+static void on_chld(int sig)
+{
+	(void)sig;
+	atomic_fetch_add(&chld_seen, 1);
+}
+
+static void *reads_nothing(void *arg)
+{
+	char c;
+
+	CHECK_EQ(read(*(int *)arg, &c, 1), 0);
+	return NULL;
+}
+
+/* A process without children has none, whatever the library runs on its behalf meanwhile: for 2 s of busy
+ * threads there is no SIGCHLD, nothing to wait for, and a closed pipe is at its end at once. */
+CASE(no_child_appears)
+{
+	struct sigaction sa = {.sa_handler = on_chld};
+	long long end = now(CLOCK_MONOTONIC) + 2 * SEC;
+	siginfo_t info;
+	int lowest = -1;
+
+	CHECK_EQ(sigaction(SIGCHLD, &sa, NULL), 0);
+	hogs_start(8);
+	while (now(CLOCK_MONOTONIC) < end) {
+		int status, fds[2];
+		pthread_t t;
+
+		CHECK_ERRNO(waitpid(-1, &status, WNOHANG), ECHILD);
+		CHECK_ERRNO(wait(NULL), ECHILD);
+		CHECK_ERRNO(wait3(&status, WNOHANG, NULL), ECHILD);
+		CHECK_ERRNO(waitid(P_ALL, 0, &info, WEXITED | WSTOPPED | WNOHANG), ECHILD);
+		CHECK_EQ(pipe(fds), 0);
+		t = spawn(reads_nothing, &fds[0]);
+		sleep_ns(MS);
+		CHECK_EQ(close(fds[1]), 0);
+		join(t);
+		CHECK_EQ(close(fds[0]), 0);
+		CHECK(lowest < 0 || fds[0] <= lowest + 1); /* nothing stays open */
+		if (lowest < 0)
+			lowest = fds[0];
+	}
+	hogs_stop();
+	CHECK_ERRNO(waitpid(-1, NULL, WNOHANG), ECHILD);
+	CHECK_EQ(atomic_load(&chld_seen), 0);
+}
+
+/* A child that the program has is still the only one it sees, and its end one SIGCHLD. */
+CASE(own_child_only)
+{
+	struct sigaction sa = {.sa_handler = on_chld};
+	int status;
+	pid_t pid;
+
+	CHECK_EQ(sigaction(SIGCHLD, &sa, NULL), 0);
+	hogs_start(8);
+	burn(50 * MS);
+	pid = fork();
+	CHECK(pid >= 0);
+	if (pid == 0) {
+		sleep_ns(300 * MS);
+		_exit(17);
+	}
+	CHECK_EQ(waitpid(-1, &status, WNOHANG), 0);
+	while ((errno = 0, wait(&status)) != pid)
+		CHECK_EQ(errno, EINTR);
+	CHECK_EQ(WEXITSTATUS(status), 17);
+	CHECK_ERRNO(wait(&status), ECHILD);
+	hogs_stop();
+	CHECK_EQ(atomic_load(&chld_seen), 1);
+}

@@ -24,6 +24,10 @@ shift $((OPTIND - 1))
 lib=$1
 shift
 limit=${PROGS_TIMEOUT:-30}
+# Tables of the programs under test go here, not to the user's cache.
+[ -n "${PREEMPT_CACHE_DIR:-}" ] || PREEMPT_CACHE_DIR=$(cd "$(dirname "$progs")" && pwd)/cache
+export PREEMPT_CACHE_DIR
+mkdir -p -m 700 "$PREEMPT_CACHE_DIR"
 out=$(mktemp) || exit 2
 trap 'rm -f "$out"' EXIT
 result=0

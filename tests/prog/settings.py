@@ -8,9 +8,11 @@ program alone. Without CHECK all checks run; -l lists them.
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
+import time
 
 LIB = PROGS = ""
 CHECKS = {}
@@ -24,6 +26,8 @@ def check(fn):
 def run(case, timeout=30, **env):
     """The exit code (None: it did not end), stdout and stderr of a case."""
     full = {k: v for k, v in os.environ.items() if not k.startswith("PREEMPT_")}
+    full["PREEMPT_CACHE_DIR"] = os.path.dirname(PROGS) + "/cache"
+    os.makedirs(full["PREEMPT_CACHE_DIR"], 0o700, exist_ok=True)
     full.update(env, LD_PRELOAD=LIB)
     try:
         p = subprocess.run([PROGS, case], env=full, timeout=timeout, text=True,
@@ -220,6 +224,116 @@ def schedtrace():
         want(m, f"not Go's format: {line!r}")
         want(int(m[1]) >= last and int(m[2]) == 2 and int(m[3]) <= 2, line)
         last = int(m[1])
+
+
+FAKE = """#!/bin/sh
+env >$X/env
+ls -l /proc/self/fd >$X/fds
+cat /proc/self/status >$X/status
+echo $$ >$X/pid.new
+mv $X/pid.new $X/pid
+exec sleep 1000
+"""
+
+
+def tree(d, script):
+    """A copy of the library with a command beside it."""
+    os.makedirs(f"{d}/shim")
+    os.makedirs(f"{d}/tools")
+    os.makedirs(f"{d}/cache", 0o700)
+    shutil.copy(LIB, f"{d}/shim/libpreempt.so")
+    with open(f"{d}/tools/preempt", "w", encoding="utf-8") as f:
+        f.write(script.replace("$X", d))
+    os.chmod(f"{d}/tools/preempt", 0o755)
+
+
+def start(case, d, **env):
+    full = {k: v for k, v in os.environ.items() if not k.startswith("PREEMPT_")}
+    full.update(env, LD_PRELOAD=f"{d}/shim/libpreempt.so", PREEMPT_CACHE_DIR=f"{d}/cache")
+    return subprocess.Popen([PROGS, case], env=full, text=True, stdin=subprocess.PIPE,
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def helper_of(d):
+    """The pid of the helper, when it has written down what it finds."""
+    end = time.monotonic() + 20
+    while not os.path.exists(f"{d}/pid"):
+        want(time.monotonic() < end, "no helper was started")
+        time.sleep(0.01)
+    with open(f"{d}/pid", encoding="utf-8") as f:
+        return int(f.read())
+
+
+def ends(pid):
+    """Within some seconds there is no such process, or only its remains."""
+    for _ in range(500):
+        try:
+            with open(f"/proc/{pid}/stat", encoding="utf-8") as f:
+                if f.read().rsplit(")", 1)[1].split()[0] == "Z":
+                    return True
+        except (FileNotFoundError, ProcessLookupError):
+            return True
+        time.sleep(0.01)
+    return False
+
+
+@check
+def helper_unseen():
+    """The helper that builds tables gets nothing of the program, is not seen by it, and dies with it."""
+    for case in ["no_child_appears", "own_child_only"]:
+        with tempfile.TemporaryDirectory() as d:
+            tree(d, FAKE)
+            p = start(case, d, HOME="/a home", LD_BIND_NOW="1")
+            pid = helper_of(d)
+            want(p.poll() is None, "the program ended before the helper began")
+            out, err = p.communicate(timeout=30)
+            want((p.returncode, out, err) == (0, "OK\n", ""), f"{p.returncode}, {out!r}, {err!r}")
+            want(ends(pid), "the helper outlives the program")
+            with open(f"{d}/env", encoding="utf-8") as f:
+                env = f.read().splitlines()
+            want("HOME=/a home" in env and f"PREEMPT_CACHE_DIR={d}/cache" in env, f"{env}")
+            want(not any(e.startswith("LD_") for e in env), f"{env}")
+            with open(f"{d}/fds", encoding="utf-8") as f:
+                want("pipe:" not in f.read(), "it has descriptors of the program")
+            with open(f"{d}/status", encoding="utf-8") as f:
+                status = f.read()
+            want(re.search(r"^SigBlk:\s0*$", status, re.M) and
+                 re.search(r"^SigIgn:\s0*$", status, re.M), status)
+
+
+@check
+def helper_killed():
+    """SIGKILL of the program ends the helper too."""
+    with tempfile.TemporaryDirectory() as d:
+        tree(d, FAKE)
+        p = start("no_child_appears", d)
+        pid = helper_of(d)
+        p.kill()
+        p.communicate()
+        want(ends(pid), "the helper outlives the program")
+
+
+@check
+def helper_bad():
+    """A command that is missing, fails, or cannot be run does no harm, and not a word is said of it."""
+    for script, mode in [("#!/bin/sh\nexit 1\n", 0o755), ("\x7fELF", 0o755),
+                         ("#!/bin/sh\nkill -SEGV $$\n", 0o755), ("", 0)]:
+        with tempfile.TemporaryDirectory() as d:
+            tree(d, script)
+            os.chmod(f"{d}/tools/preempt", mode)
+            out, err = start("own_child_only", d).communicate(timeout=30)
+            want((out, err) == ("OK\n", ""), f"{script!r}: {out!r}, {err!r}")
+
+
+@check
+def helper_not_needed():
+    """Neither a program without threads nor one without signals has a helper."""
+    with tempfile.TemporaryDirectory() as d:
+        tree(d, FAKE)
+        start("-l", d).communicate(timeout=30)
+        start("mutex_contend_64", d, PREEMPT_ASYNCPREEMPTOFF="1").communicate(timeout=30)
+        start("own_child_only", d, PREEMPT_OFF="1").communicate(timeout=30)
+        want(not os.path.exists(f"{d}/env"), "a helper was started")
 
 
 def main():

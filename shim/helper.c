@@ -1,0 +1,412 @@
+// helper.c: a process that builds missing tables, of which the program notices nothing.
+//
+// Problem. Parsing DWARF takes seconds, memory and trust, so another process does it: the command `preempt`. But a child of a
+// program is not private: SIGCHLD comes, wait(-1) returns it, an inherited descriptor keeps a pipe open, and fork
+// copies the page tables of a huge process.
+// Approach. sysmon clones a *keeper* with exit signal 0, which no wait sees without __WCLONE or __WALL and whose end sends
+// nothing. execve would reset that signal to SIGCHLD, so the keeper never calls it: it makes a second child that does, and
+// waits for it. The keeper shares our memory (CLONE_VM), so nothing is copied, but has its own descriptors, all closed at
+// once, its own directory and signal table. Both die with sysmon (PR_SET_PDEATHSIG), that is with the process or at its exec.
+//
+// The process group is a new one: ^C or a kill of the program's group, which the program may survive, does not hit
+// the helper, and ^Z does not stop it. Not a new session: with autogroups that would be a scheduling group of its
+// own, with as much CPU time as the whole program; in the program's session its nice value counts.
+//
+// Rejected: fork twice and let init reap (a program that is pid 1 or a child subreaper would get it); a thread (the
+// address space is the program's); posix_spawn (libc; SIGCHLD); oom_score_adj for the helper (it would hold for all that
+// share the memory).
+//
+// No helper where it could do harm: with other effective than real ids; if a seccomp filter was installed after the start of
+// the program (clone may be answered with death); if new children go to another pid namespace, where the keeper would be
+// its init.
+//
+// Delicate: the keeper runs in our memory on a stack of its own, with sysmon's TLS, which it must not touch. The stack is
+// freed when waitid says that the keeper is gone.
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/sched.h>
+#include <linux/seccomp.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+
+#include "shim.h"
+
+enum {
+	STACK = 64 * 1024, // of the keeper; what it does not use is its child's
+	FILES = 128,
+	NICE = 5,
+	ENV_SIZE = 8 * 1024,
+};
+
+struct job {
+	int parent; // pid of the program
+	int keeper; // pid of the keeper, written by itself
+	int error;  // of execve
+	char *argv[FILES + 5];
+	char *envp[8];
+};
+
+static char command[512], environment[ENV_SIZE];
+static size_t environment_used;
+static bool allowed, library_known;
+static int filters;  // seccomp filters at the start
+static int running;  // pid of the keeper, 0: none
+static char *memory; // of struct job and the keeper's stack
+
+// --- what is known from the start -------------------------------------------------------------------
+
+// Seccomp filters of this thread. The line of /proc is new in Linux 5.9.
+static int count_filters(void)
+{
+	static const char key[] = "Seccomp_filters:\t";
+	char buf[3072];
+	int n;
+
+	if (sys5(SYS_prctl, PR_GET_SECCOMP, 0, 0, 0, 0) != SECCOMP_MODE_FILTER)
+		return 0;
+	n = os_read_file("/proc/thread-self/status", buf, sizeof buf);
+	for (int i = 0; i + (int)sizeof key <= n; i++) {
+		int count = 0;
+
+		if (memcmp(buf + i, key, sizeof key - 1) != 0)
+			continue;
+		for (i += sizeof key - 1; buf[i] >= '0' && buf[i] <= '9' && count < 1000000; i++)
+			count = count * 10 + buf[i] - '0';
+		return count;
+	}
+	return -1; // some
+}
+
+void helper_init(void)
+{
+	filters = count_filters();
+}
+
+static void keep_variable(const char *text)
+{
+	size_t size = str_len(text) + 1;
+
+	if (size > sizeof environment - environment_used)
+		return;
+	memcpy(environment + environment_used, text, size);
+	environment_used += size;
+}
+
+static void keep_setting(const char *name, const char *value)
+{
+	char buf[1200];
+	struct text t = {buf, 0, sizeof buf};
+
+	if (!*value)
+		return;
+	text_printf(&t, "%s=%s", name, value);
+	keep_variable(buf);
+}
+
+static bool begins_with(const char *s, const char *start)
+{
+	while (*start && *s == *start)
+		s++, start++;
+	return *start == 0;
+}
+
+// The program may overwrite its environment (to change its title), so what is needed is copied.
+void helper_environment(char *const envp[])
+{
+	static const char *const names[] = {"HOME=", "XDG_CACHE_HOME=", "PATH="};
+
+	allowed = envp != NULL;
+	environment_used = 0;
+	for (; envp && *envp; envp++)
+		for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+			if (begins_with(*envp, names[i]))
+				keep_variable(*envp);
+	keep_setting("PREEMPT_CACHE_DIR", config.cache_dir);
+	keep_setting("PREEMPT_CRITICAL", config.critical);
+}
+
+// A command that can be trusted as much as the library: whoever may change it could change that as well.
+static bool trusted(const char *path, const struct stat *library)
+{
+	uid_t self = (uid_t)sys0(SYS_geteuid);
+	struct stat st;
+
+	return sys2(SYS_stat, path, &st) == 0 && S_ISREG(st.st_mode) &&
+	       (st.st_uid == 0 || st.st_uid == self || st.st_uid == library->st_uid) &&
+	       (st.st_mode & 022 & ~library->st_mode) == 0 &&
+	       sys2(SYS_access, path, 1 /* X_OK */) == 0;
+}
+
+// The command lies beside the library: in the build tree, or in bindir for libdir = lib and lib/x86_64-linux-gnu.
+void helper_library(const char *path)
+{
+	static const char *const places[] = {"../tools/preempt", "../bin/preempt",
+					     "../../bin/preempt", PREEMPT_BINDIR "/preempt"};
+	size_t dir = 0;
+	struct stat library;
+
+	if (library_known)
+		return;
+	library_known = true;
+	if (sys2(SYS_stat, path, &library) < 0)
+		return;
+	for (size_t i = 0; path[i]; i++)
+		if (path[i] == '/')
+			dir = i + 1;
+	for (size_t i = 0; i < sizeof places / sizeof places[0]; i++) {
+		struct text t = {command, 0, sizeof command};
+
+		if (places[i][0] == '/') {
+			text_printf(&t, "%s", places[i]);
+		} else if (dir + 32 < sizeof command) {
+			memcpy(command, path, dir);
+			t.len = dir;
+			text_printf(&t, "%s", places[i]);
+		}
+		if (t.len && trusted(command, &library))
+			return;
+	}
+	command[0] = 0;
+}
+
+// --- in the keeper and its child: raw system calls only ----------------------------------------------
+
+// Start fn on a stack, in a process that shares our memory. Returns its pid or -errno.
+static long clone_on(unsigned long flags, char *stack, void (*fn)(struct job *), struct job *j)
+{
+	register long r10 __asm__("r10") = 0; // child tid, parent tid, TLS: none
+	register long r8 __asm__("r8") = 0;
+	register struct job *rbx __asm__("rbx") = j;
+	register void (*r12)(struct job *) __asm__("r12") = fn;
+	long ret;
+
+	// fn must not return: below it there is nothing.
+	__asm__ volatile("syscall\n\t"
+			 "test %%eax, %%eax\n\t"
+			 "jnz 1f\n\t"
+			 "xor %%ebp, %%ebp\n\t"
+			 "mov %%rbx, %%rdi\n\t"
+			 "call *%%r12\n\t"
+			 "hlt\n"
+			 "1:"
+			 : "=a"(ret)
+			 : "a"((long)SYS_clone), "D"(flags), "S"((uintptr_t)stack & ~(uintptr_t)15),
+			   "d"(0L), "r"(r10), "r"(r8), "r"(rbx), "r"(r12)
+			 : "rcx", "r11", "memory");
+	return ret;
+}
+
+__attribute__((noreturn)) static void leave(int status)
+{
+	for (;;)
+		sys1(SYS_exit_group, status);
+}
+
+static void die_with(int parent)
+{
+	sys5(SYS_prctl, PR_SET_PDEATHSIG, 9 /* SIGKILL */, 0, 0, 0);
+	if (sys0(SYS_getppid) != parent) // it was too late
+		leave(127);
+}
+
+// Without close_range (Linux 5.9): as /proc lists them, else all that are likely.
+static void close_all(void)
+{
+	struct entry {
+		uint64_t ino, off;
+		uint16_t len;
+		uint8_t type;
+		char name[];
+	};
+	char buf[4096] __attribute__((aligned(8)));
+	long dir, n;
+	bool found;
+
+	if (sys3(SYS_close_range, 0, ~0u, 0) == 0)
+		return;
+	for (int fd = 0; fd < 256; fd++)
+		sys1(SYS_close, fd);
+	dir = sys3(SYS_open, "/proc/self/fd", O_RDONLY | O_DIRECTORY, 0);
+	do {
+		found = false;
+		sys3(SYS_lseek, dir, 0, 0);
+		while (dir >= 0 && (n = sys3(SYS_getdents64, dir, buf, sizeof buf)) > 0) {
+			for (long at = 0; at < n; at += ((struct entry *)(buf + at))->len) {
+				const char *p = ((struct entry *)(buf + at))->name;
+				long fd = 0;
+
+				for (; *p >= '0' && *p <= '9'; p++)
+					fd = fd * 10 + *p - '0';
+				if (*p == 0 && fd != dir && sys1(SYS_close, fd) == 0)
+					found = true;
+			}
+		}
+	} while (found);
+	if (dir >= 0)
+		sys1(SYS_close, dir);
+	else
+		for (int fd = 256; fd < 65536; fd++)
+			sys1(SYS_close, fd);
+}
+
+static void run_command(struct job *j)
+{
+	uint64_t none = 0;
+	const uint64_t dfl[4] = {0}; // the kernel's struct sigaction
+
+	die_with(j->keeper);
+	for (int sig = 1; sig <= 64; sig++) // ignored ones would stay so
+		sys4(SYS_rt_sigaction, sig, dfl, 0, sizeof none);
+	sys4(SYS_rt_sigprocmask, SIG_SETMASK, &none, 0, sizeof none);
+	j->error = (int)sys3(SYS_execve, command, j->argv, j->envp);
+	leave(127);
+}
+
+static void keep(struct job *j)
+{
+	const uint64_t dfl[4] = {0};
+	int status = 0;
+	long pid;
+
+	die_with(j->parent);
+	sys4(SYS_rt_sigaction, SIGCHLD, dfl, 0,
+	     sizeof(uint64_t)); // ignored, there would be no status
+	close_all();
+	j->keeper = os_getpid();
+	sys2(SYS_setpgid, 0, 0);
+	// The kernel's getpriority returns 20 - nice; values above 19 are cut.
+	sys3(SYS_setpriority, PRIO_PROCESS, 0, 20 - sys2(SYS_getpriority, PRIO_PROCESS, 0) + NICE);
+	sys1(SYS_chdir, "/");
+	if (sys3(SYS_open, "/dev/null", O_RDWR, 0) == 0) {
+		sys1(SYS_dup, 0);
+		sys1(SYS_dup, 0);
+	}
+	// With CLONE_VFORK we stand still until it is in its own memory, so that it may have a part of our stack.
+	pid = clone_on(CLONE_VM | CLONE_VFORK | CLONE_UNTRACED | SIGCHLD,
+		       (char *)__builtin_frame_address(0) - 16 * 1024, run_command, j);
+	if (pid < 0)
+		leave(126);
+	while (sys4(SYS_wait4, pid, &status, __WALL, 0) == -EINTR)
+		;
+	leave(WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status));
+}
+
+// --- sysmon's side ------------------------------------------------------------------------------------
+
+static int refuse(int error, const char *why)
+{
+	log_line(LOG_INFO, "no safe-point tables are built: %s", why);
+	return error;
+}
+
+// Do new processes go to another pid namespace? The second link is there once it has a process.
+static bool other_namespace(void)
+{
+	char own[64], theirs[64];
+	long n = sys3(SYS_readlink, "/proc/thread-self/ns/pid", own, sizeof own);
+	long m = sys3(SYS_readlink, "/proc/thread-self/ns/pid_for_children", theirs, sizeof theirs);
+
+	return n > 0 && (n != m || memcmp(own, theirs, (size_t)n) != 0);
+}
+
+static bool ids_differ(void)
+{
+	uint32_t u[3], g[3];
+
+	sys3(SYS_getresuid, &u[0], &u[1], &u[2]);
+	sys3(SYS_getresgid, &g[0], &g[1], &g[2]);
+	return u[0] != u[1] || g[0] != g[1];
+}
+
+int helper_start(const char *const *paths, int n)
+{
+	struct job *j;
+	char *env;
+	long pid;
+	int i = 0;
+
+	if (running)
+		return -EBUSY;
+	if (!command[0])
+		return refuse(-ENOENT, "the command is not where it should be");
+	if (!allowed || ids_differ())
+		return refuse(-EPERM, "this process has other rights than its user");
+	if (count_filters() != filters)
+		return refuse(-EPERM, "this process has confined itself (seccomp)");
+	if (other_namespace())
+		return refuse(-EPERM, "new processes go to another pid namespace");
+	memory = os_mmap(sizeof *j + STACK);
+	if (!memory)
+		return refuse(-ENOMEM, "no memory");
+	j = (struct job *)memory;
+	j->parent = os_getpid();
+	j->argv[i++] = command;
+	j->argv[i++] = (char *)"tables";
+	j->argv[i++] = (char *)"build";
+	j->argv[i++] = (char *)"--helper";
+	for (int k = 0; k < n && k < FILES; k++)
+		j->argv[i++] = (char *)paths[k];
+	i = 0;
+	for (env = environment; env < environment + environment_used; env += str_len(env) + 1)
+		if (i < 7)
+			j->envp[i++] = env;
+	pid = clone_on(CLONE_VM | CLONE_UNTRACED, memory + sizeof *j + STACK, keep, j);
+	if (pid < 0) {
+		os_munmap(memory, sizeof *j + STACK);
+		memory = NULL;
+		log_line(LOG_INFO, "no safe-point tables are built: clone failed (error %d)",
+			 (int)-pid);
+		return (int)pid;
+	}
+	running = (int)pid;
+	return 0;
+}
+
+bool helper_running(void)
+{
+	return running != 0;
+}
+
+void helper_end(void)
+{
+	if (running)
+		sys2(SYS_kill, running, 9 /* SIGKILL */);
+}
+
+int helper_poll(void)
+{
+	siginfo_t info;
+	int error;
+	long r;
+
+	if (!running)
+		return -ECHILD;
+	memset(&info, 0, sizeof info);
+	r = sys5(SYS_waitid, P_PID, running, &info, WEXITED | WNOHANG | __WCLONE, 0);
+	if (r == -EINTR || (r == 0 && info.si_pid == 0))
+		return -EAGAIN;
+	// ECHILD: the program waits with __WALL and was faster.
+	error = ((struct job *)memory)->error;
+	os_munmap(memory, sizeof(struct job) + STACK);
+	memory = NULL;
+	running = 0;
+	if (error)
+		log_line(LOG_INFO, "%s cannot be started (error %d)", command, -error);
+	if (r < 0)
+		return 0;
+	return info.si_code == CLD_EXITED ? info.si_status : 128 + info.si_status;
+}
+
+// It is the parent's, and so is the memory, of which we have a copy.
+void helper_reset_in_child(void)
+{
+	if (memory)
+		os_munmap(memory, sizeof(struct job) + STACK);
+	memory = NULL;
+	running = 0;
+}

@@ -356,6 +356,19 @@ void signal_thread_exit(struct g *gp)
 		gp->altstack = NULL;
 }
 
+// Signal-safe.
+bool signal_mask_cancel(sigset_t *mask)
+{
+	uint64_t bits;
+	bool was;
+
+	memcpy(&bits, mask, sizeof bits);
+	was = bits & BIT(SIG_CANCEL);
+	bits |= BIT(SIG_CANCEL);
+	memcpy(mask, &bits, sizeof bits);
+	return !was;
+}
+
 void signal_unmask_preempt(void)
 {
 	uint64_t bits = BIT(config.signal) | BIT(SIG_CANCEL);
@@ -425,6 +438,8 @@ void signal_prepare_exec(void)
 
 	if ((uintptr_t)dispositions[config.signal].handler == 1)
 		kernel_set(config.signal, &dispositions[config.signal], NULL);
+	if (gp && gp->masked) // in a handler on top of a preemption
+		signal_unmask_preempt();
 	if (gp && gp->urg_blocked && !tls.vforked) // a vfork child has the true mask already
 		kernel_mask(SIG_BLOCK, &bit, NULL);
 }
@@ -440,6 +455,9 @@ void signal_exec_failed(void)
 		kernel_set(config.signal, &ours, NULL);
 	if (gp->urg_blocked && !tls.vforked)
 		kernel_mask(SIG_UNBLOCK, &bit, NULL);
+	bit = BIT(SIG_CANCEL);
+	if (gp->masked)
+		kernel_mask(SIG_BLOCK, &bit, NULL);
 }
 
 // The child is dormant again: the program's own dispositions, mask and alternate stack. Handlers stay
@@ -464,6 +482,8 @@ void signal_reset_in_child(void)
 		}
 		kernel_set(sig, &ka, NULL);
 	}
+	if (gp && gp->masked)
+		preempt_unmask(gp);
 	// A real-time signal was ours only while there were threads to preempt; the next activation
 	// starts from SIGURG again.
 	if (gp && gp->urg_blocked)

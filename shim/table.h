@@ -68,12 +68,19 @@ enum {
 };
 
 // The row of a PC says what is true just before the instruction at PC executes. The caller's rbp is at
-// CFA + rbp_offset, or still in rbp when that is 0. The return address is at CFA - 8.
+// CFA + rbp_offset, or still in rbp when that is 0, or elsewhere: see below. The return address is at CFA - 8.
 struct table_row {
 	int32_t cfa_offset;
 	int16_t rbp_offset;
 	uint8_t base_reason; // enum table_base | enum table_reason << 4
 	uint8_t flags;
+};
+
+// Values of rbp_offset that are none. Unknown: the walk may go on, but not through a frame that needs rbp. At rbp: saved
+// where rbp points to, at no constant distance from the CFA (functions that realign their stack).
+enum {
+	TABLE_RBP_UNKNOWN = INT16_MIN,
+	TABLE_RBP_AT_RBP = INT16_MIN + 1,
 };
 
 struct table_syscall {

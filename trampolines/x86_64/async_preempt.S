@@ -102,6 +102,9 @@ async_preempt:
 	.cfi_adjust_cfa_offset -8
 	ret	$ASYNC_RED_ZONE
 	.cfi_endproc
+	.globl	async_preempt_end		// for the test
+	.hidden	async_preempt_end
+async_preempt_end:
 	.size	async_preempt, . - async_preempt
 
 	.section .note.GNU-stack, "", @progbits

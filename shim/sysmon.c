@@ -24,8 +24,10 @@ enum {
 	LINGER = 10,		// short sleeps without demand before the long one
 	RETAKE_AFTER = 20000,	// ns in one system call; Go's sysmon tick
 	SIGNAL_LOST = 20000000, // ns until a signal on its way is given up
-	BACKOFF_MIN = 50000,	// ns between a refusal and the next signal: most refusals end soon
+	BACKOFF_MIN = 50000,	// ns between a refusal and the next signal
 	BACKOFF_MAX = 5000000,	// ns
+	// Signals before it grows: a thread that is at safe points half of the time refuses them all once in 256.
+	INSIST = 8,
 };
 
 // 1: in deep sleep. Whoever changes it to 0 wakes it.
@@ -78,21 +80,27 @@ static bool blocked_unseen(struct g *gp, uint64_t word)
 static int64_t signal_g(struct g *gp, const struct p *pp, uint64_t word, struct asking *asking,
 			int64_t since, int64_t now)
 {
-	int64_t force_at = since + config.force_after;
+	int64_t force_at = since + config.force_after, backoff = BACKOFF_MIN;
 	bool force = config.force_after && now >= force_at;
 
 	if (force && !load_relaxed(&gp->force)) {
 		store_relaxed(&gp->force, true);
-		*asking = (struct asking){now, BACKOFF_MIN};
+		*asking = (struct asking){now, 0};
 	}
 	if (now < asking->next)
 		return asking->next;
 	if (load_relaxed(&gp->signal_pending) && now - gp->signal_at > SIGNAL_LOST)
 		store_relaxed(&gp->signal_pending, 0);
-	if (preempt_m(gp, pp, word))
+	if (preempt_m(gp, pp, word)) {
 		gp->signal_at = now;
-	asking->next = now + asking->backoff;
-	asking->backoff = earlier(asking->backoff * 2, BACKOFF_MAX);
+		if (asking->sent < INSIST + 7)
+			asking->sent++;
+	} else {
+		backoff *= 4; // one is on its way, and the kernel has not let the thread run yet
+	}
+	if (asking->sent > INSIST)
+		backoff = earlier(backoff << (asking->sent - INSIST), BACKOFF_MAX);
+	asking->next = now + backoff;
 	if (config.force_after && !force)
 		asking->next = earlier(asking->next, force_at);
 	return asking->next;
@@ -121,7 +129,7 @@ static int64_t watch_running(struct p *pp, uint64_t word, struct g *gp, int64_t 
 		return now + mon.tick; // its thread has not started yet
 	if (pp->sysmon.slice_start != start) {
 		pp->sysmon.slice_start = start;
-		pp->sysmon.asking = (struct asking){0, BACKOFF_MIN};
+		pp->sysmon.asking = (struct asking){0, 0};
 		pp->sysmon.requested = pp->sysmon.spared = false;
 	}
 	first = gp->seq_seen != word;
@@ -240,7 +248,7 @@ static int64_t watch_strays(int64_t now)
 			continue;
 		if (!gp->stray_asked) {
 			gp->stray_asked = now;
-			gp->asking = (struct asking){0, BACKOFF_MIN};
+			gp->asking = (struct asking){0, 0};
 		}
 		signal_g(gp, NULL, 0, &gp->asking, gp->stray_asked, now);
 	}

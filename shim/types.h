@@ -79,7 +79,7 @@ struct p;
 // sysmon: how often a running G is asked by signal, and asked again when the answer was "not here".
 struct asking {
 	int64_t next; // earliest next signal
-	int64_t backoff;
+	uint32_t sent;
 };
 
 struct g {

@@ -625,7 +625,7 @@ static void *cancelled_at_points(void *arg)
 
 static void cancel_storm(void *(*fn)(void *))
 {
-	enum { N = 8, ROUNDS = 10 };
+	enum { N = 6, ROUNDS = 6 };
 
 	others_start();
 	for (int r = 0; r < ROUNDS; r++) {

@@ -7,9 +7,10 @@
 // kernel's signal frame holds the whole state, so that is right for any code; but it holds the alternate stack and
 // the mask while parked, and may hold what others wait for.
 //
-// Cancellation (libc's signal, with its handler not entered through ours) is masked from the injection to the end of
-// async_preempt2: of the asynchronous type, it would unwind out of a G that waits in a queue. Who leaves by longjmp
-// in between, out of a handler on top, unmasks it (jmp.c).
+// Cancellation (libc's signal, whose handler is not entered through ours) is blocked from the injection to the end of
+// async_preempt2: of the asynchronous type, it would unwind out of a G that waits in a queue. Whoever leaves by longjmp
+// in between, out of a handler on top, unblocks it (gp->masked, park_abandon). In the handler itself all signals are
+// blocked: a handler on top of its first instruction could leave, with our signal blocked, before anybody knew.
 //
 // The delicate race: a signal that arrives just as its target enters a blocking call would make that
 // call fail with EINTR. preempt_m publishes signal_pending, then looks at the status; entersyscall sets the
@@ -135,8 +136,8 @@ static enum refusal inject(struct g *gp, ucontext_t *uc)
 	return REFUSE_NOT;
 }
 
-// The handler of config.signal. Runs on the alternate stack with all other signals as the program has
-// them; keeps errno by not touching it. Stack: the walk or the futex wait below it, under 1 KiB.
+// The handler of config.signal. Runs on the alternate stack with all signals blocked but during a forced park; keeps
+// errno by not touching it. Stack: the walk or the futex wait below it, under 1 KiB.
 void preempt_handler(int sig, siginfo_t *info, void *context)
 {
 	struct g *gp = tls.self;
@@ -158,9 +159,9 @@ void preempt_handler(int sig, siginfo_t *info, void *context)
 		return;
 	locks_forgotten(gp);
 	STAT(preempt_forced);
-	gp->masked = true;
+	signal_nest_begin(gp, context, 0);
 	gosched(gp, G_PREEMPTED);
-	gp->masked = false;
+	signal_nest_end(gp);
 }
 
 // Go's asyncPreempt2: the injected call, in ordinary context. Since the handler returned, handlers of the program may
@@ -185,7 +186,7 @@ void preempt_unmask(struct g *gp)
 {
 	if (!gp->masked)
 		return;
-	gp->masked = false;
-	compiler_barrier();
 	signal_unmask_preempt();
+	compiler_barrier(); // a handler that leaves by longjmp before this line does it once more
+	gp->masked = false;
 }

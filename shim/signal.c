@@ -64,7 +64,8 @@ static const struct kernel_sigaction ours = {
 	.handler = preempt_handler,
 	.flags = SA_SIGINFO | SA_RESTART | SA_ONSTACK | SA_RESTORER_,
 	.restorer = restore_rt,
-	.mask = BIT(SIG_CANCEL), // a cancellation must not unwind through a forced park
+	.mask = ~(
+		uint64_t)0, // a handler on top of ours that leaves by longjmp would leave ours blocked
 };
 
 bool signal_movable;
@@ -160,6 +161,30 @@ static void call_handler(const struct kernel_sigaction *ka, int sig, siginfo_t *
 		self->urg_blocked = urg_blocked; // the kernel restores the mask likewise
 }
 
+// Inside the preemption handler, where all signals are blocked: let the program's handlers nest for a while, with the
+// mask of what was interrupted, and more. Not our own signal, nor cancellation, which must not unwind from there.
+void signal_nest_begin(struct g *gp, const ucontext_t *uc, uint64_t more)
+{
+	uint64_t mask;
+
+	memcpy(&mask, &uc->uc_sigmask, sizeof mask);
+	mask |= BIT(config.signal) | BIT(SIG_CANCEL) | more;
+	if (gp)
+		gp->masked = true;
+	compiler_barrier();
+	kernel_mask(SIG_SETMASK, &mask, NULL);
+}
+
+void signal_nest_end(struct g *gp)
+{
+	uint64_t all = ~(uint64_t)0;
+
+	kernel_mask(SIG_SETMASK, &all, NULL);
+	compiler_barrier();
+	if (gp)
+		gp->masked = false;
+}
+
 static void enter_handler(int sig, siginfo_t *info, void *uc)
 {
 	struct kernel_sigaction ka;
@@ -193,7 +218,9 @@ void signal_forward(int sig, siginfo_t *info, void *uc)
 	if (is_handler(&dispositions[sig])) {
 		if (self && self->urg_blocked)
 			return; // the program blocked it; redelivery on unblocking is not built yet
+		signal_nest_begin(self, uc, dispositions[sig].mask);
 		enter_handler(sig, info, uc);
+		signal_nest_end(self);
 	} else if (sig != SIGURG && (uintptr_t)dispositions[sig].handler == 0) {
 		// A real-time signal that nobody handles ends the program.
 		struct kernel_sigaction dfl = {0};

@@ -142,6 +142,7 @@ void preempt_handler(int sig, siginfo_t *info, void *context)
 {
 	struct g *gp = tls.self;
 	enum refusal why;
+	bool masked;
 
 	if (!preempt_is_ours(info)) {
 		signal_forward(sig, info, context);
@@ -159,9 +160,9 @@ void preempt_handler(int sig, siginfo_t *info, void *context)
 		return;
 	locks_forgotten(gp);
 	STAT(preempt_forced);
-	signal_nest_begin(gp, context, 0);
+	masked = signal_nest_begin(gp, context, 0);
 	gosched(gp, G_PREEMPTED);
-	signal_nest_end(gp);
+	signal_nest_end(gp, masked);
 }
 
 // Go's asyncPreempt2: the injected call, in ordinary context. Since the handler returned, handlers of the program may

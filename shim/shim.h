@@ -235,8 +235,8 @@ void signal_thread_start(struct g *gp); // alternate stack, mask
 void signal_thread_exit(struct g *gp);
 bool signal_mask_cancel(
 	sigset_t *mask); // in the mask of an interrupted context; true: was not masked
-void signal_nest_begin(struct g *gp, const ucontext_t *uc, uint64_t more);
-void signal_nest_end(struct g *gp);
+bool signal_nest_begin(struct g *gp, const ucontext_t *uc, uint64_t more);
+void signal_nest_end(struct g *gp, bool masked);
 void signal_unmask_preempt(void); // the preemption signal and cancellation
 void signal_vfork(bool begins);	  // the child starts with the mask that the program set
 void signal_forward(int sig, siginfo_t *info, void *uc); // to the program's handler

@@ -163,8 +163,10 @@ static void call_handler(const struct kernel_sigaction *ka, int sig, siginfo_t *
 
 // Inside the preemption handler, where all signals are blocked: let the program's handlers nest for a while, with the
 // mask of what was interrupted, and more. Not our own signal, nor cancellation, which must not unwind from there.
-void signal_nest_begin(struct g *gp, const ucontext_t *uc, uint64_t more)
+// Returns what gp->masked was: what is interrupted may be async_preempt2, which still has to unblock.
+bool signal_nest_begin(struct g *gp, const ucontext_t *uc, uint64_t more)
 {
+	bool masked = gp && gp->masked;
 	uint64_t mask;
 
 	memcpy(&mask, &uc->uc_sigmask, sizeof mask);
@@ -173,16 +175,17 @@ void signal_nest_begin(struct g *gp, const ucontext_t *uc, uint64_t more)
 		gp->masked = true;
 	compiler_barrier();
 	kernel_mask(SIG_SETMASK, &mask, NULL);
+	return masked;
 }
 
-void signal_nest_end(struct g *gp)
+void signal_nest_end(struct g *gp, bool masked)
 {
 	uint64_t all = ~(uint64_t)0;
 
 	kernel_mask(SIG_SETMASK, &all, NULL);
 	compiler_barrier();
 	if (gp)
-		gp->masked = false;
+		gp->masked = masked;
 }
 
 static void enter_handler(int sig, siginfo_t *info, void *uc)
@@ -214,13 +217,14 @@ static void enter_handler(int sig, siginfo_t *info, void *uc)
 void signal_forward(int sig, siginfo_t *info, void *uc)
 {
 	struct g *self = tls.self;
+	bool masked;
 
 	if (is_handler(&dispositions[sig])) {
 		if (self && self->urg_blocked)
 			return; // the program blocked it; redelivery on unblocking is not built yet
-		signal_nest_begin(self, uc, dispositions[sig].mask);
+		masked = signal_nest_begin(self, uc, dispositions[sig].mask);
 		enter_handler(sig, info, uc);
-		signal_nest_end(self);
+		signal_nest_end(self, masked);
 	} else if (sig != SIGURG && (uintptr_t)dispositions[sig].handler == 0) {
 		// A real-time signal that nobody handles ends the program.
 		struct kernel_sigaction dfl = {0};

@@ -43,6 +43,9 @@ bool preempt_is_ours(const siginfo_t *info)
 // sysmon: send one signal, if gp still holds pp under word (pp NULL: still runs without a P).
 bool preempt_m(struct g *gp, const struct p *pp, uint64_t word)
 {
+	if (load_relaxed(
+		    &gp->masked)) // it would have to wait, and every call that may block for it
+		return false;
 	if (!cas(&gp->signal_pending, 0, 1)) // at most one on its way; pairs with entersyscall
 		return false;
 	if (sched.membarrier)

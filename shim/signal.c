@@ -27,6 +27,7 @@
 #include "shim.h"
 
 enum { NSIG_KERNEL = 64, SIG_CANCEL = 32, SIG_SETXID = 33, SA_RESTORER_ = 0x04000000 };
+enum { ALTSTACK_ROOMY = 65536 };
 #define BIT(sig) ((uint64_t)1 << ((sig)-1))
 
 struct kernel_sigaction {
@@ -188,8 +189,25 @@ void signal_nest_end(struct g *gp, bool masked)
 		gp->masked = masked;
 }
 
+// A handler with SA_ONSTACK is entered with the preemption signal blocked. Programs size alternate stacks for their own
+// handlers, and the kernel's frame for one more signal, with all vector registers, may not fit: there it stays blocked
+// until the handler returns. True: it does.
+static bool cramped(const struct g *gp, const ucontext_t *uc)
+{
+	uint64_t mask, bit = BIT(config.signal);
+
+	memcpy(&mask, &uc->uc_sigmask, sizeof mask);
+	if (gp && !(gp->prog_altstack.ss_flags & SS_DISABLE) &&
+	    gp->prog_altstack.ss_size < ALTSTACK_ROOMY)
+		return true;
+	if (!(mask & bit)) // else a handler below is cramped
+		kernel_mask(SIG_UNBLOCK, &bit, NULL);
+	return false;
+}
+
 static void enter_handler(int sig, siginfo_t *info, void *uc)
 {
+	bool tight, masked = tls.self && tls.self->masked;
 	struct kernel_sigaction ka;
 
 	if (tls.critical && !synchronous(sig, info)) {
@@ -203,6 +221,9 @@ static void enter_handler(int sig, siginfo_t *info, void *uc)
 	ka = dispositions[sig];
 	if (!is_handler(&ka))
 		return; // changed between delivery and here
+	tight = ka.flags & SA_ONSTACK && cramped(tls.self, uc);
+	if (tight)
+		tls.self->masked = true; // so that a longjmp unblocks it
 	if (ka.flags & SA_RESETHAND) {
 		struct kernel_sigaction dfl = {0};
 
@@ -211,6 +232,8 @@ static void enter_handler(int sig, siginfo_t *info, void *uc)
 			kernel_set(sig, &dfl, NULL);
 	}
 	call_handler(&ka, sig, info, uc);
+	if (tight)
+		tls.self->masked = masked;
 }
 
 // A preemption signal that is not ours. Signal-safe; in the handler of config.signal.
@@ -247,7 +270,10 @@ static void install(int sig, const struct kernel_sigaction *ka)
 		// RESETHAND is done by enter_handler: a deferred signal must find its handler again.
 		real.flags = (ka->flags | SA_SIGINFO | SA_RESTORER_) & ~(unsigned long)SA_RESETHAND;
 		real.restorer = restore_rt;
-		real.mask &= ~BIT(config.signal);
+		if (ka->flags & SA_ONSTACK)
+			real.mask |= BIT(config.signal); // see cramped()
+		else
+			real.mask &= ~BIT(config.signal);
 	}
 	kernel_set(sig, &real, NULL);
 }

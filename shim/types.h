@@ -119,7 +119,7 @@ struct g {
 	bool waiting;	      // asleep in park_wait: the program's handlers may run, without a P
 	bool grace_over;      // sysmon: spared long enough, yield although locks > 0
 	bool force;	      // sysmon: asked in vain for too long, stop wherever it is
-	bool masked; // preempt.c blocks cancellation, and in a forced park its own signal; owner only
+	bool masked; // signals are blocked that the program did not block: ours, cancellation; owner only
 
 	// Signals (signal.c).
 	bool urg_blocked;      // the program blocked the preemption signal; we did not

@@ -786,3 +786,60 @@ CASE_STRESS(async_in_handlers)
 	CHECK(atomic_load(&handled) > 0);
 	hogs_stop();
 }
+
+/* An alternate stack that has room for one signal: a second one on it, ours, would end the program. */
+static atomic_long tiny_handled;
+static _Thread_local uintptr_t tiny_top, tiny_used;
+
+static void tiny_handler(int sig)
+{
+	(void)sig;
+	tiny_used = tiny_top - (uintptr_t)__builtin_frame_address(0);
+	for (volatile long i = 0; i < 300000; i++)
+		;
+	atomic_fetch_add(&tiny_handled, 1);
+}
+
+static void *with_tiny_altstack(void *arg)
+{
+	size_t size = 65536;
+	unsigned char *memory = malloc(CANARY + size);
+	stack_t ss = {.ss_sp = memory + CANARY, .ss_size = size};
+	long long end;
+
+	(void)arg;
+	CHECK(memory != NULL);
+	memset(memory, 0x44, CANARY);
+	tiny_top = (uintptr_t)memory + CANARY + size;
+	CHECK_EQ(sigaltstack(&ss, NULL), 0);
+	CHECK_EQ(pthread_kill(pthread_self(), SIGUSR2),
+		 0); /* what one signal takes on this machine */
+	tiny_top = (uintptr_t)memory + CANARY + tiny_used + 1024;
+	ss.ss_size = tiny_used + 1024;
+	if (sigaltstack(&ss, NULL) != 0)
+		skip("the kernel insists on large alternate stacks");
+	end = now(CLOCK_MONOTONIC) + STORM * MS;
+	while (now(CLOCK_MONOTONIC) < end)
+		CHECK_EQ(pthread_kill(pthread_self(), SIGUSR2), 0);
+	ss.ss_flags = SS_DISABLE;
+	CHECK_EQ(sigaltstack(&ss, NULL), 0);
+	for (int i = 0; i < CANARY; i++)
+		CHECK_EQ(memory[i], 0x44);
+	free(memory);
+	return NULL;
+}
+
+CASE_STRESS(async_tiny_altstack)
+{
+	struct sigaction sa = {.sa_handler = tiny_handler, .sa_flags = SA_ONSTACK};
+	pthread_t a, b;
+
+	CHECK_EQ(sigaction(SIGUSR2, &sa, NULL), 0);
+	others_start();
+	a = spawn(with_tiny_altstack, NULL);
+	b = spawn(with_tiny_altstack, NULL);
+	join(a);
+	join(b);
+	CHECK(atomic_load(&tiny_handled) > 0);
+	hogs_stop();
+}

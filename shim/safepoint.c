@@ -12,8 +12,7 @@
 //    that reaches an outermost frame elsewhere than at the top was on a stack inside the stack: refused as well.
 //  - The callers. A caller without a table could be a critical one: refused. So is one in this library: a wrapper, or
 //    enter_handler, so that handlers of the program are never stopped in ordinary context.
-//  - More than MAX_FRAMES callers are not looked at. Critical functions do call back into the program (qsort's
-//    comparisons are harmless, a malloc hook is not), but not from 64 frames above.
+//  - More than MAX_FRAMES callers are not looked at: a critical function does not call back into the program that deep.
 // Restartable sequences need no care: the kernel aborts them before it delivers a signal.
 //
 // Rejected: looking up the stack's bounds in /proc or by pthread_getattr_np (files, malloc); trusting the lower bound

@@ -18,6 +18,7 @@ extern const struct real_fn __start_real_fns[] __attribute__((visibility("hidden
 extern const struct real_fn __stop_real_fns[] __attribute__((visibility("hidden")));
 
 static bool resolved, off, activating;
+static void **stack_end; // __libc_stack_end, the stack pointer at the entry of the program, or NULL
 
 void real_resolve(void)
 {
@@ -49,6 +50,7 @@ __attribute__((constructor)) static void init(void)
 		os_vdso_clock_gettime = (os_clock_gettime_fn *)dlsym(vdso, "__vdso_clock_gettime");
 		os_vdso_getcpu = (os_getcpu_fn *)dlsym(vdso, "__vdso_getcpu");
 	}
+	stack_end = dlsym(RTLD_DEFAULT, "__libc_stack_end");
 	bad = env_read(getenv_secure, environ);
 	if (bad && config.strict)
 		_exit(127);
@@ -125,6 +127,9 @@ bool shim_activate(void)
 	}
 	signal_activate();
 	gp->self = pthread_self();
+	// Once in the life of the process: after a fork the caller may be another thread, on its own stack.
+	if (!tls.stack_hi)
+		stack_is_main(stack_end ? (uintptr_t)*stack_end : 0);
 	signal_thread_start(gp);
 	store_relaxed(&sched.active, PHASE_ACTIVE);
 	store_relaxed(&activating, false);

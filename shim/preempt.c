@@ -1,9 +1,16 @@
 // preempt.c: the preemption signal, sent and handled.
 //
-// Means, the gentlest first: gp->preempt, taken at the next interposed call; then a signal. There are
-// no safe-point tables yet, so every place where the handler may park at all is as good as
-// any other: it parks right there, inside the handler ("forced park"). The kernel's signal frame holds the
-// whole state, so this is right for any code; it costs the signal frame while parked.
+// Means, the gentlest first: gp->preempt, taken at the next interposed call; then a signal. At a safe point
+// (safepoint.c) its handler makes the thread call async_preempt, and returns: the thread then stops in ordinary context,
+// on its own stack, with its own signal mask. Elsewhere the answer is "not here", and sysmon asks again. When it has
+// asked in vain for PREEMPT_FORCE_AFTER, the handler stops the thread right there, inside itself ("forced park"). The
+// kernel's signal frame holds the whole state, so that is right for any code; but it holds the alternate stack and
+// the mask while parked, and may hold what others wait for.
+//
+// Cancellation (libc's signal, whose handler is not entered through ours) is blocked from the injection to the end of
+// async_preempt2: of the asynchronous type, it would unwind out of a G that waits in a queue. Whoever leaves by longjmp
+// in between, out of a handler on top, unblocks it (gp->masked, park_abandon). In the handler itself all signals are
+// blocked: a handler on top of its first instruction could leave, with our signal blocked, before anybody knew.
 //
 // The delicate race: a signal that arrives just as its target enters a blocking call would make that
 // call fail with EINTR. preempt_m publishes signal_pending, then looks at the status; entersyscall sets the
@@ -15,6 +22,7 @@
 #include <sys/syscall.h>
 
 #include "shim.h"
+#include "frame.h"
 
 // The mark: queued, with a pointer that only we have. (SI_TKILL and the own pid, as Go tells its signals,
 // would also be the program's pthread_kill.) The kernel takes a negative si_code from user space.
@@ -35,6 +43,9 @@ bool preempt_is_ours(const siginfo_t *info)
 // sysmon: send one signal, if gp still holds pp under word (pp NULL: still runs without a P).
 bool preempt_m(struct g *gp, const struct p *pp, uint64_t word)
 {
+	if (load_relaxed(
+		    &gp->masked)) // it would have to wait, and every call that may block for it
+		return false;
 	if (!cas(&gp->signal_pending, 0, 1)) // at most one on its way; pairs with entersyscall
 		return false;
 	if (sched.membarrier)
@@ -63,6 +74,13 @@ void preempt_drain(struct g *gp)
 		sys0(SYS_sched_yield);
 }
 
+// A second grace for the same hold would be one too many.
+static void locks_forgotten(struct g *gp)
+{
+	if (gp->grace_over)
+		gp->locks = 0;
+}
+
 // Go's wantAsyncPreempt and canPreemptM. True: this thread may be stopped where it is.
 static bool can_preempt(struct g *gp)
 {
@@ -83,14 +101,54 @@ static bool can_preempt(struct g *gp)
 	return true;
 }
 
-// The handler of config.signal. Runs on the alternate stack with all other signals as the program has
-// them; keeps errno by not touching it. Stack: the futex wait below it, under 1 KiB.
-void preempt_handler(int sig, siginfo_t *info, void *uc)
+static void refused(enum refusal why)
+{
+	switch (why) {
+	case REFUSE_NOT:
+		return;
+	case REFUSE_NO_TABLE:
+		STAT(refused_no_table);
+		return;
+	case REFUSE_UNSAFE_PC:
+		STAT(refused_unsafe_pc);
+		return;
+	case REFUSE_CRITICAL:
+		STAT(refused_critical);
+		return;
+	case REFUSE_STACK:
+		STAT(refused_stack);
+		return;
+	}
+}
+
+// Make the thread call async_preempt when the handler returns, if it is at a safe point.
+static enum refusal inject(struct g *gp, ucontext_t *uc)
+{
+	struct frame frame = {context_pc(uc), context_sp(uc), context_bp(uc)};
+	enum refusal why;
+
+	if (!context_can_push_call(uc))
+		return REFUSE_UNSAFE_PC;
+	why = is_async_safe_point(gp, &frame);
+	if (why != REFUSE_NOT)
+		return why;
+	// A cancellation of the asynchronous type must not unwind from inside the scheduler.
+	if (signal_mask_cancel(&uc->uc_sigmask))
+		gp->masked = true;
+	context_push_call(uc);
+	return REFUSE_NOT;
+}
+
+// The handler of config.signal. Runs on the alternate stack with all signals blocked but during a forced park; keeps
+// errno by not touching it. Stack: the walk or the futex wait below it, under 1 KiB.
+void preempt_handler(int sig, siginfo_t *info, void *context)
 {
 	struct g *gp = tls.self;
+	enum refusal why;
+	bool masked;
 
 	if (!preempt_is_ours(info)) {
-		signal_forward(sig, info, uc);
+		signal_forward(sig, info, context);
 		return;
 	}
 	if (!gp ||
@@ -99,8 +157,40 @@ void preempt_handler(int sig, siginfo_t *info, void *uc)
 	gp->preempt_gen++;
 	if (!can_preempt(tls.g))
 		return;
-	if (gp->grace_over)
-		gp->locks = 0; // a second grace for the same hold would be one too many
+	why = inject(gp, context);
+	refused(why);
+	if (why == REFUSE_NOT || !load_relaxed(&gp->force))
+		return;
+	locks_forgotten(gp);
 	STAT(preempt_forced);
+	masked = signal_nest_begin(gp, context, 0);
 	gosched(gp, G_PREEMPTED);
+	signal_nest_end(gp, masked);
+}
+
+// Go's asyncPreempt2: the injected call, in ordinary context. Since the handler returned, handlers of the program may
+// have run here, and the request may be out of date.
+void async_preempt2(void)
+{
+	struct g *gp = tls.g;
+
+	if (gp && !tls.critical && !gp->waiting && load_relaxed(&gp->status) == G_RUNNING &&
+	    load_relaxed(&gp->preempt) && (!gp->locks || gp->grace_over)) {
+		locks_forgotten(gp);
+		STAT(preempt_async);
+		gosched(gp, G_RUNNABLE);
+	}
+	if (tls.self)
+		preempt_unmask(tls.self);
+}
+
+// The thread runs, with a P or without, and is in no critical section: a cancellation that waited acts here, as it
+// would have in the program's own code.
+void preempt_unmask(struct g *gp)
+{
+	if (!gp->masked)
+		return;
+	signal_unmask_preempt();
+	compiler_barrier(); // a handler that leaves by longjmp before this line does it once more
+	gp->masked = false;
 }

@@ -119,6 +119,7 @@ static void wirep(struct p *pp, struct g *gp, int64_t now, bool inherit)
 	gp->pseq = seq;
 	gp->run_since = now;
 	gp->grace_over = false;
+	store_relaxed(&gp->force, false);
 	store_relaxed(&gp->preempt, false);
 	store_relaxed(&gp->status, G_RUNNING);
 	store_release(&pp->word, seq | P_RUNNING); // publishes the above to sysmon
@@ -375,6 +376,7 @@ void gosched(struct g *gp, enum g_status as)
 	critical_enter();
 	pp = pin(gp);
 	store_relaxed(&gp->preempt, false);
+	store_relaxed(&gp->force, false);
 	if (!pp) {
 		critical_leave();
 		queue_for_p(gp);
@@ -493,6 +495,8 @@ bool park_abandon(uintptr_t sp)
 {
 	struct g *gp = tls.self;
 
+	if (gp && tls.g && !tls.critical)
+		preempt_unmask(gp); // the handler interrupted a preemption before or after its wait
 	if (!gp || tls.g || (!tls.frames && !tls.deep))
 		return false;
 	if (tls.frames) {
@@ -514,7 +518,7 @@ bool park_abandon(uintptr_t sp)
 	}
 	settle(gp);
 	gp->waiting = false;
-	signal_unmask_preempt(); // the handler may have interrupted a forced park
+	preempt_unmask(gp); // what the handler interrupted may have been a preemption
 	return true;
 }
 

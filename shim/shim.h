@@ -8,6 +8,8 @@
 
 #pragma once
 
+#include <ucontext.h>
+
 #include "table.h"
 #include "types.h"
 
@@ -196,6 +198,8 @@ bool preempt_m(struct g *gp, const struct p *pp, uint64_t word); // true: a sign
 bool preempt_is_ours(const siginfo_t *info);
 void preempt_handler(int sig, siginfo_t *info, void *uc);
 void preempt_drain(struct g *gp); // wait, bounded, until a signal on its way has arrived
+void preempt_unmask(
+	struct g *gp); // what the handler left masked, for one who does not go back to it
 
 // --- park.c: the parking lot ------------------------------------------------------------------
 enum { LOT_ANY, LOT_READER, LOT_WRITER };
@@ -376,6 +380,9 @@ int unwind_step(struct frame *frame, bool exact, uintptr_t stack_hi,
 enum refusal { REFUSE_NOT, REFUSE_NO_TABLE, REFUSE_UNSAFE_PC, REFUSE_CRITICAL, REFUSE_STACK };
 // Go's isAsyncSafePoint: may a call be injected at frame? Signal-safe; stack under 1 KiB.
 enum refusal is_async_safe_point(const struct g *gp, const struct frame *frame);
+// The calling thread's stack, once, when it starts: callers of the thread's first function lie at hi and above.
+void stack_is(uintptr_t lo, uintptr_t hi);
+void stack_is_main(uintptr_t start); // start: rsp at the entry of the program, or 0
 
 // --- signal.c ---------------------------------------------------------------------------------
 extern bool signal_movable; // the user did not choose the preemption signal
@@ -387,7 +394,11 @@ int signal_sigaltstack(const stack_t *ss, stack_t *old);
 int signal_sigmask(int how, const sigset_t *set, sigset_t *old);
 void signal_thread_start(struct g *gp); // alternate stack, mask
 void signal_thread_exit(struct g *gp);
-void signal_unmask_preempt(void); // after a longjmp out of a forced park
+bool signal_mask_cancel(
+	sigset_t *mask); // in the mask of an interrupted context; true: was not masked
+bool signal_nest_begin(struct g *gp, const ucontext_t *uc, uint64_t more);
+void signal_nest_end(struct g *gp, bool masked);
+void signal_unmask_preempt(void); // the preemption signal and cancellation
 void signal_vfork(bool begins);	  // the child starts with the mask that the program set
 void signal_forward(int sig, siginfo_t *info, void *uc); // to the program's handler
 void signal_prepare_exec(void); // what the new image inherits is what the program set

@@ -27,6 +27,7 @@
 #include "shim.h"
 
 enum { NSIG_KERNEL = 64, SIG_CANCEL = 32, SIG_SETXID = 33, SA_RESTORER_ = 0x04000000 };
+enum { ALTSTACK_ROOMY = 65536 };
 #define BIT(sig) ((uint64_t)1 << ((sig)-1))
 
 struct kernel_sigaction {
@@ -64,7 +65,8 @@ static const struct kernel_sigaction ours = {
 	.handler = preempt_handler,
 	.flags = SA_SIGINFO | SA_RESTART | SA_ONSTACK | SA_RESTORER_,
 	.restorer = restore_rt,
-	.mask = BIT(SIG_CANCEL), // a cancellation must not unwind through a forced park
+	.mask = ~(
+		uint64_t)0, // a handler on top of ours that leaves by longjmp would leave ours blocked
 };
 
 bool signal_movable;
@@ -167,8 +169,52 @@ static void call_handler(const struct kernel_sigaction *ka, int sig, siginfo_t *
 		self->urg_blocked = urg_blocked; // the kernel restores the mask likewise
 }
 
+// Inside the preemption handler, where all signals are blocked: let the program's handlers nest for a while, with the
+// mask of what was interrupted, and more. Not our own signal, nor cancellation, which must not unwind from there.
+// Returns what gp->masked was: what is interrupted may be async_preempt2, which still has to unblock.
+bool signal_nest_begin(struct g *gp, const ucontext_t *uc, uint64_t more)
+{
+	bool masked = gp && gp->masked;
+	uint64_t mask;
+
+	memcpy(&mask, &uc->uc_sigmask, sizeof mask);
+	mask |= BIT(config.signal) | BIT(SIG_CANCEL) | more;
+	if (gp)
+		gp->masked = true;
+	compiler_barrier();
+	kernel_mask(SIG_SETMASK, &mask, NULL);
+	return masked;
+}
+
+void signal_nest_end(struct g *gp, bool masked)
+{
+	uint64_t all = ~(uint64_t)0;
+
+	kernel_mask(SIG_SETMASK, &all, NULL);
+	compiler_barrier();
+	if (gp)
+		gp->masked = masked;
+}
+
+// A handler with SA_ONSTACK is entered with the preemption signal blocked. Programs size alternate stacks for their own
+// handlers, and the kernel's frame for one more signal, with all vector registers, may not fit: there it stays blocked
+// until the handler returns. True: it does.
+static bool cramped(const struct g *gp, const ucontext_t *uc)
+{
+	uint64_t mask, bit = BIT(config.signal);
+
+	memcpy(&mask, &uc->uc_sigmask, sizeof mask);
+	if (gp && !(gp->prog_altstack.ss_flags & SS_DISABLE) &&
+	    gp->prog_altstack.ss_size < ALTSTACK_ROOMY)
+		return true;
+	if (!(mask & bit)) // else a handler below is cramped
+		kernel_mask(SIG_UNBLOCK, &bit, NULL);
+	return false;
+}
+
 static void enter_handler(int sig, siginfo_t *info, void *uc)
 {
+	bool tight, masked = tls.self && tls.self->masked;
 	struct kernel_sigaction ka;
 
 	if (tls.critical && !synchronous(sig, info)) {
@@ -182,6 +228,9 @@ static void enter_handler(int sig, siginfo_t *info, void *uc)
 	ka = dispositions[sig];
 	if (!is_handler(&ka))
 		return; // changed between delivery and here
+	tight = ka.flags & SA_ONSTACK && cramped(tls.self, uc);
+	if (tight)
+		tls.self->masked = true; // so that a longjmp unblocks it
 	if (ka.flags & SA_RESETHAND) {
 		struct kernel_sigaction dfl = {0};
 
@@ -190,17 +239,22 @@ static void enter_handler(int sig, siginfo_t *info, void *uc)
 			kernel_set(sig, &dfl, NULL);
 	}
 	call_handler(&ka, sig, info, uc);
+	if (tight)
+		tls.self->masked = masked;
 }
 
 // A preemption signal that is not ours. Signal-safe; in the handler of config.signal.
 void signal_forward(int sig, siginfo_t *info, void *uc)
 {
 	struct g *self = tls.self;
+	bool masked;
 
 	if (is_handler(&dispositions[sig])) {
 		if (self && self->urg_blocked)
 			return; // the program blocked it; redelivery on unblocking is not built yet
+		masked = signal_nest_begin(self, uc, dispositions[sig].mask);
 		enter_handler(sig, info, uc);
+		signal_nest_end(self, masked);
 	} else if (sig != SIGURG && (uintptr_t)dispositions[sig].handler == 0) {
 		// A real-time signal that nobody handles ends the program.
 		struct kernel_sigaction dfl = {0};
@@ -223,7 +277,10 @@ static void install(int sig, const struct kernel_sigaction *ka)
 		// RESETHAND is done by enter_handler: a deferred signal must find its handler again.
 		real.flags = (ka->flags | SA_SIGINFO | SA_RESTORER_) & ~(unsigned long)SA_RESETHAND;
 		real.restorer = restore_rt;
-		real.mask &= ~BIT(config.signal);
+		if (ka->flags & SA_ONSTACK)
+			real.mask |= BIT(config.signal); // see cramped()
+		else
+			real.mask &= ~BIT(config.signal);
 	}
 	kernel_set(sig, &real, NULL);
 }
@@ -363,6 +420,19 @@ void signal_thread_exit(struct g *gp)
 		gp->altstack = NULL;
 }
 
+// Signal-safe.
+bool signal_mask_cancel(sigset_t *mask)
+{
+	uint64_t bits;
+	bool was;
+
+	memcpy(&bits, mask, sizeof bits);
+	was = bits & BIT(SIG_CANCEL);
+	bits |= BIT(SIG_CANCEL);
+	memcpy(mask, &bits, sizeof bits);
+	return !was;
+}
+
 void signal_unmask_preempt(void)
 {
 	uint64_t bits = BIT(config.signal) | BIT(SIG_CANCEL);
@@ -432,6 +502,8 @@ void signal_prepare_exec(void)
 
 	if ((uintptr_t)dispositions[config.signal].handler == 1)
 		kernel_set(config.signal, &dispositions[config.signal], NULL);
+	if (gp && gp->masked) // in a handler on top of a preemption
+		signal_unmask_preempt();
 	if (gp && gp->urg_blocked && !tls.vforked) // a vfork child has the true mask already
 		kernel_mask(SIG_BLOCK, &bit, NULL);
 }
@@ -447,6 +519,9 @@ void signal_exec_failed(void)
 		kernel_set(config.signal, &ours, NULL);
 	if (gp->urg_blocked && !tls.vforked)
 		kernel_mask(SIG_UNBLOCK, &bit, NULL);
+	bit = BIT(SIG_CANCEL);
+	if (gp->masked)
+		kernel_mask(SIG_BLOCK, &bit, NULL);
 }
 
 // The child is dormant again: the program's own dispositions, mask and alternate stack. Handlers stay
@@ -471,6 +546,8 @@ void signal_reset_in_child(void)
 		}
 		kernel_set(sig, &ka, NULL);
 	}
+	if (gp && gp->masked)
+		preempt_unmask(gp);
 	// A real-time signal was ours only while there were threads to preempt; the next activation
 	// starts from SIGURG again.
 	if (gp && gp->urg_blocked)

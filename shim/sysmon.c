@@ -24,6 +24,10 @@ enum {
 	LINGER = 10,		// short sleeps without demand before the long one
 	RETAKE_AFTER = 20000,	// ns in one system call; Go's sysmon tick
 	SIGNAL_LOST = 20000000, // ns until a signal on its way is given up
+	BACKOFF_MIN = 50000,	// ns between a refusal and the next signal
+	BACKOFF_MAX = 5000000,	// ns
+	// Signals before it grows: a thread that is at safe points half of the time refuses them all once in 256.
+	INSIST = 8,
 };
 
 // 1: in deep sleep. Whoever changes it to 0 wakes it.
@@ -69,14 +73,37 @@ static bool blocked_unseen(struct g *gp, uint64_t word)
 	return state == 'S' || state == 'D';
 }
 
-// Send a preemption signal. One that did not arrive for long (the thread blocks it by means that we do
-// not see) is given up, so that another can be sent; should it come after all, it is swallowed.
-static void signal_g(struct g *gp, const struct p *pp, uint64_t word, int64_t now)
+// Ask by signal, if one is due; overdue since then. Returns when to look again. A refusal (no safe point there)
+// is asked again, more and more seldom; PREEMPT_FORCE_AFTER from then on no refusal counts (gp->force). A signal that
+// did not arrive for long (the thread blocks it by means that we do not see) is given up, so that another can be sent;
+// should it come after all, it is swallowed.
+static int64_t signal_g(struct g *gp, const struct p *pp, uint64_t word, struct asking *asking,
+			int64_t since, int64_t now)
 {
+	int64_t force_at = since + config.force_after, backoff = BACKOFF_MIN;
+	bool force = config.force_after && now >= force_at;
+
+	if (force && !load_relaxed(&gp->force)) {
+		store_relaxed(&gp->force, true);
+		*asking = (struct asking){now, 0};
+	}
+	if (now < asking->next)
+		return asking->next;
 	if (load_relaxed(&gp->signal_pending) && now - gp->signal_at > SIGNAL_LOST)
 		store_relaxed(&gp->signal_pending, 0);
-	if (preempt_m(gp, pp, word))
+	if (preempt_m(gp, pp, word)) {
 		gp->signal_at = now;
+		if (asking->sent < INSIST + 7)
+			asking->sent++;
+	} else {
+		backoff *= 4; // one is on its way, and the kernel has not let the thread run yet
+	}
+	if (asking->sent > INSIST)
+		backoff = earlier(backoff << (asking->sent - INSIST), BACKOFF_MAX);
+	asking->next = now + backoff;
+	if (config.force_after && !force)
+		asking->next = earlier(asking->next, force_at);
+	return asking->next;
 }
 
 static void take_and_hand_off(struct p *pp, uint64_t word, struct g *gp, uint64_t *count)
@@ -95,15 +122,14 @@ static void take_and_hand_off(struct p *pp, uint64_t word, struct g *gp, uint64_
 // A P whose G runs: end its slice. Returns when to look again.
 static int64_t watch_running(struct p *pp, uint64_t word, struct g *gp, int64_t now)
 {
-	int64_t end, next;
+	int64_t start = load_relaxed(&pp->slice_start), end;
 	bool first;
 
 	if (!load_relaxed(&gp->tid))
 		return now + mon.tick; // its thread has not started yet
-	if (pp->sysmon.schedtick != load_relaxed(&pp->schedtick)) {
-		pp->sysmon.schedtick = load_relaxed(&pp->schedtick);
-		pp->sysmon.next_signal = 0;
-		pp->sysmon.backoff = 50 * US;
+	if (pp->sysmon.slice_start != start) {
+		pp->sysmon.slice_start = start;
+		pp->sysmon.asking = (struct asking){0, 0};
 		pp->sysmon.requested = pp->sysmon.spared = false;
 	}
 	first = gp->seq_seen != word;
@@ -111,7 +137,7 @@ static int64_t watch_running(struct p *pp, uint64_t word, struct g *gp, int64_t 
 		take_and_hand_off(pp, word, gp, &stats.retakes_opaque);
 		return now + mon.tick;
 	}
-	end = load_relaxed(&pp->slice_start) + sched.policy->slice(gp);
+	end = start + sched.policy->slice(gp);
 	if (now < end)
 		return first ? earlier(end, now + CONFIRM)
 			     : end; // a new holder: has it blocked at once?
@@ -133,16 +159,9 @@ static int64_t watch_running(struct p *pp, uint64_t word, struct g *gp, int64_t 
 		}
 		store_relaxed(&gp->grace_over, true);
 	}
-	if (config.asyncpreemptoff || config.force_after == 0)
+	if (config.asyncpreemptoff)
 		return now + MS;
-	if (now >= pp->sysmon.next_signal) {
-		signal_g(gp, pp, word, now);
-		next = now + pp->sysmon.backoff;
-		pp->sysmon.next_signal = next;
-		if (pp->sysmon.backoff < 5 * MS)
-			pp->sysmon.backoff *= 2;
-	}
-	return pp->sysmon.next_signal;
+	return signal_g(gp, pp, word, &pp->sysmon.asking, end, now);
 }
 
 // A P whose G is in a system call: retake it after one full tick. Go's exception: when nothing is queued
@@ -215,6 +234,7 @@ static int64_t watch_strays(int64_t now)
 		if (gp->stray_seen != gp->run_since) {
 			gp->stray_seen = gp->run_since;
 			gp->cpu_seen = gp->stray_cpu = cpu;
+			gp->stray_asked = 0;
 			active = true;
 			continue;
 		}
@@ -228,8 +248,13 @@ static int64_t watch_strays(int64_t now)
 				continue;
 			store_relaxed(&gp->grace_over, true);
 		}
-		if (!config.asyncpreemptoff && config.force_after)
-			signal_g(gp, NULL, 0, now);
+		if (config.asyncpreemptoff)
+			continue;
+		if (!gp->stray_asked) {
+			gp->stray_asked = now;
+			gp->asking = (struct asking){0, 0};
+		}
+		signal_g(gp, NULL, 0, &gp->asking, gp->stray_asked, now);
 	}
 	mon.next_strays = now + n * US + (active ? 100 * US : mon.tick);
 	return mon.next_strays;

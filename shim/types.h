@@ -76,6 +76,12 @@ enum { NOTE_NONE = 0, NOTE_SLEEPING = 1, NOTE_GRANTED = 2, NOTE_CANCEL = 4 };
 
 struct p;
 
+// sysmon: how often a running G is asked by signal, and asked again when the answer was "not here".
+struct asking {
+	int64_t next; // earliest next signal
+	uint32_t sent;
+};
+
 struct g {
 	struct g
 		*alllink; // all Gs ever made, newest first; never unlinked or cleared (type-stable)
@@ -118,6 +124,8 @@ struct g {
 	uint32_t preempt_gen; // signals handled
 	bool waiting;	      // asleep in park_wait: the program's handlers may run, without a P
 	bool grace_over;      // sysmon: spared long enough, yield although locks > 0
+	bool force;	      // sysmon: asked in vain for too long, stop wherever it is
+	bool masked; // signals are blocked that the program did not block: ours, cancellation; owner only
 
 	// Signals (signal.c).
 	bool urg_blocked;      // the program blocked the preemption signal; we did not
@@ -129,6 +137,8 @@ struct g {
 	// Start of the thread (interpose/thread.c).
 	void *(*start)(void *);
 	void *arg;
+	uintptr_t stack_lo; // the program's choice, or 0: libc's, of
+	size_t stack_size;  // this size, guard area not counted
 
 	// Accounting, ns. Written by the owner or its granter.
 	int64_t runnable_since; // when it last became runnable
@@ -138,6 +148,8 @@ struct g {
 	int64_t stray_seen;	// sysmon: run_since of the stretch without a P last seen
 	int64_t stray_cpu;	// sysmon: CPU time at the last look at that stretch
 	int64_t signal_at;	// sysmon: when signal_pending was set
+	int64_t stray_asked;	// sysmon: when it was first asked to queue in that stretch, or 0
+	struct asking asking;	// sysmon: preemption signals to it in that stretch
 	uint64_t run_ns, wait_ns, switches;
 	char name[16];
 };
@@ -161,11 +173,11 @@ struct p {
 
 	// sysmon's notes.
 	struct {
-		uint32_t schedtick, syscalltick;
+		uint32_t syscalltick;
 		uint64_t syscallword;
 		int64_t syscallwhen;
-		int64_t next_signal; // earliest next preemption signal
-		int64_t backoff;
+		int64_t slice_start; // these notes are of the slice that began then
+		struct asking asking;
 		bool requested, spared;
 	} sysmon;
 } __attribute__((aligned(64)));
@@ -227,7 +239,8 @@ struct tls {
 	uint32_t no_adopt; // > 0: do not make this thread a G (dying, vfork child, in a handler)
 	bool sig_deferred; // one signal is held back until critical is 0, all others are masked
 	siginfo_t sig_info;
-	uint64_t sig_mask; // kernel mask to restore then
+	uint64_t sig_mask;	      // kernel mask to restore then
+	uintptr_t stack_lo, stack_hi; // safepoint.c: the thread's own stack; 0: not known
 };
 extern __thread struct tls tls __attribute__((tls_model("initial-exec"), visibility("hidden")));
 

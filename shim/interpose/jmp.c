@@ -41,7 +41,7 @@ __attribute__((noinline)) static bool layout_known(void)
 
 static void jumps(const struct __jmp_buf_tag *env)
 {
-	if (unlikely(tls.frames || tls.deep))
+	if (unlikely(tls.frames || tls.deep || (tls.self && tls.self->masked)))
 		park_abandon(layout_known() ? stack_pointer(env) : LEAVES);
 }
 

@@ -65,28 +65,75 @@ struct g *getg_adopt(void)
 	return gp;
 }
 
+// The stack of the calling thread: sp is the caller's stack pointer as it calls the program's start routine. libc keeps
+// the thread's descriptor, a few KiB, at the top of a stack that it makes, below the TLS blocks; so it ends
+// within a page of pthread_self().
+static void learn_stack(const struct g *gp, uintptr_t sp)
+{
+	uintptr_t lo = gp->stack_lo;
+
+	if (!lo)
+		lo = (uintptr_t)gp->self + 4096 - gp->stack_size;
+	stack_is(lo, sp);
+}
+
+// No tail call, and nothing is pushed: the CFA of the start routine is sp, which tells the end of its callers.
 static void *gothread(void *arg)
 {
 	struct g *gp = arg;
+	uintptr_t sp;
+	void *ret;
 
 	gp->self = pthread_self();
 	arm_exit();
+	__asm__ volatile("mov %%rsp, %0" : "=r"(sp));
+	learn_stack(gp, sp);
 	gostart(gp);
-	return gp->start(gp->arg);
+	ret = gp->start(gp->arg);
+	__asm__ volatile("" : "+r"(ret));
+	return ret;
 }
 
 static int gothread_c11(void *arg)
 {
 	struct g *gp = arg;
+	uintptr_t sp;
+	int ret;
 
 	gp->self = pthread_self();
 	arm_exit();
+	__asm__ volatile("mov %%rsp, %0" : "=r"(sp));
+	learn_stack(gp, sp);
 	gostart(gp);
-	return ((int (*)(void *))(uintptr_t)gp->start)(gp->arg);
+	ret = ((int (*)(void *))(uintptr_t)gp->start)(gp->arg);
+	__asm__ volatile("" : "+r"(ret));
+	return ret;
+}
+
+// Note which stack the thread will have. A stack of the program's is known; of one that libc makes, the size.
+static void stack_from(struct g *gp, const pthread_attr_t *attr)
+{
+	pthread_attr_t defaults;
+	size_t size = 0, guard = 0;
+	void *lo = NULL;
+
+	if (attr && pthread_attr_getstack(attr, &lo, &size) == 0 && (uintptr_t)lo + size) {
+		gp->stack_lo = (uintptr_t)lo;
+		return;
+	}
+	if (!attr && pthread_attr_init(&defaults) != 0)
+		return;
+	size = 0;
+	pthread_attr_getstacksize(attr ? attr : &defaults, &size);
+	pthread_attr_getguardsize(attr ? attr : &defaults, &guard);
+	// Some versions of libc take the guard from the size, others add it.
+	gp->stack_size = size > guard ? size - guard : 0;
+	if (!attr)
+		pthread_attr_destroy(&defaults);
 }
 
 // The G of a thread about to be created; NULL: it shall run without the scheduler.
-static struct g *newproc(void *(*start)(void *), void *arg)
+static struct g *newproc(void *(*start)(void *), void *arg, const pthread_attr_t *attr)
 {
 	struct g *gp, *creator = getg();
 
@@ -101,6 +148,7 @@ static struct g *newproc(void *(*start)(void *), void *arg)
 	}
 	gp->start = start;
 	gp->arg = arg;
+	stack_from(gp, attr);
 	gp->urg_blocked = tls.self && tls.self->urg_blocked; // the mask is inherited
 	// Parked until its creator knows that there is a thread, and readies it: so it is next in line,
 	// as in Go's newproc, however long the kernel takes to start the thread.
@@ -113,7 +161,7 @@ static struct g *newproc(void *(*start)(void *), void *arg)
 EXPORT int pthread_create(pthread_t *t, const pthread_attr_t *attr, void *(*start)(void *),
 			  void *arg)
 {
-	struct g *gp = newproc(start, arg);
+	struct g *gp = newproc(start, arg, attr);
 	int r;
 
 	if (!gp)
@@ -131,7 +179,7 @@ COMPAT(pthread_create, 2_2_5, "GLIBC_2.2.5");
 
 EXPORT int thrd_create(thrd_t *t, thrd_start_t start, void *arg)
 {
-	struct g *gp = newproc((void *(*)(void *))(uintptr_t)start, arg);
+	struct g *gp = newproc((void *(*)(void *))(uintptr_t)start, arg, NULL);
 	int r;
 
 	if (!gp)

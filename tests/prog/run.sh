@@ -96,7 +96,8 @@ for name; do
 	fi
 	for p in $procs; do
 		for q in $quanta; do
-			one "$name" PREEMPT_PROCS="$p" PREEMPT_QUANTUM="$q"
+			# 10 ms: where there are no tables, 100 would make a minute of some cases.
+			one "$name" PREEMPT_PROCS="$p" PREEMPT_QUANTUM="$q" PREEMPT_FORCE_AFTER=10ms
 		done
 	done
 done

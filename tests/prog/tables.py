@@ -1,0 +1,124 @@
+#!/usr/bin/env python3
+"""Preemption with and without tables of safe points: tables.py LIB PROGS COMMAND CHECK
+
+COMMAND builds the tables of PROGS and its libraries into a directory of the test's own; cases of PROGS then run with
+it, and the counters of PREEMPT_STATS tell how threads were stopped. Exit 77 if COMMAND cannot build tables.
+"""
+import json
+import os
+import subprocess
+import sys
+import tempfile
+
+LIB, PROGS, COMMAND = (os.path.abspath(p) for p in sys.argv[1:4])
+CHECKS = {}
+
+
+def check(fn):
+    CHECKS[fn.__name__] = fn
+    return fn
+
+
+def want(cond, what):
+    if not cond:
+        raise AssertionError(what)
+
+
+def environment(cache, **env):
+    full = {k: v for k, v in os.environ.items() if not k.startswith("PREEMPT_")}
+    full.update(env, PREEMPT_CACHE_DIR=cache)
+    return full
+
+
+def build(cache):
+    p = subprocess.run([COMMAND, "tables", "build", "--needed", PROGS], text=True,
+                       env=environment(cache), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    if p.returncode or not os.listdir(cache):
+        print(f"no tables: {p.stdout}")
+        sys.exit(77)
+
+
+def run(case, cache, timeout=30, **env):
+    """How it ended (None: it did not), and its statistics."""
+    with tempfile.TemporaryDirectory() as d:
+        env = environment(cache, PREEMPT_STATS=f"{d}/stats", LD_PRELOAD=LIB, **env)
+        try:
+            p = subprocess.run([PROGS, case], env=env, timeout=timeout, text=True,
+                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        except subprocess.TimeoutExpired:
+            return None, None
+        want((p.returncode, p.stdout) == (0, "OK\n"), f"{case}: {p.returncode}, {p.stdout!r}")
+        if not os.path.exists(f"{d}/stats"):
+            return p.returncode, None  # ended by _exit
+        with open(f"{d}/stats", encoding="utf-8") as f:
+            return p.returncode, json.load(f)
+
+
+@check
+def injected(cache):
+    """With tables, threads in compute loops are stopped by injected calls, hundreds of times, never otherwise; and
+    keep all their registers (the case says so)."""
+    build(cache)
+    calls = 0
+    for _ in range(50):  # on a loaded machine one run sees few
+        _, s = run("async_registers", cache, PREEMPT_PROCS="1", PREEMPT_QUANTUM="100us",
+                   PREEMPT_FORCE_AFTER="0")
+        print(s["preempt"], s["refused"], s["overshoot_ns"])
+        want(s["preempt"]["forced"] == 0, "forced parks although they are switched off")
+        calls += s["preempt"]["async"]
+        if calls >= 200:
+            return
+    want(False, f"{calls} injected calls")
+
+
+@check
+def injected_suffices(cache):
+    """A busy thread lets main on by an injected call alone."""
+    build(cache)
+    for _ in range(5):
+        code, _ = run("seed_go114", cache, PREEMPT_PROCS="1", PREEMPT_FORCE_AFTER="0",
+                      PREEMPT_CREDIT="0")
+        want(code == 0, "main was not let on")
+
+
+@check
+def handlers_and_coroutines(cache):
+    """In handlers and on coroutines' stacks nothing is injected: refused there, and stopped elsewhere or by force."""
+    build(cache)
+    _, s = run("async_in_handlers", cache, PREEMPT_PROCS="1", PREEMPT_QUANTUM="1ms",
+               PREEMPT_FORCE_AFTER="5ms")
+    print(s["preempt"], s["refused"])
+    want(s["refused"]["stack"] + s["refused"]["critical"] > 0, "nothing was refused")
+    want(s["preempt"]["forced"] > 0, "nothing was forced")
+    _, s = run("async_coroutines", cache, PREEMPT_PROCS="1", PREEMPT_QUANTUM="1ms",
+               PREEMPT_FORCE_AFTER="5ms")
+    print(s["preempt"], s["refused"])
+    want(s["refused"]["stack"] > 0, "nothing was refused on a coroutine's stack")
+
+
+@check
+def no_table_forced(cache):
+    """Without a table a thread is stopped by force after PREEMPT_FORCE_AFTER; and never if that is 0."""
+    os.chmod(cache, 0o777)  # such a directory is not believed, and nobody builds into it
+    _, s = run("async_registers", cache, PREEMPT_PROCS="1", PREEMPT_QUANTUM="1ms",
+               PREEMPT_FORCE_AFTER="10ms", PREEMPT_LOG="off")
+    print(s["preempt"], s["refused"])
+    want(s["preempt"]["async"] == 0, "an injected call without a table")
+    want(s["preempt"]["forced"] > 0 and s["refused"]["no_table"] > 0, "not forced")
+    code, _ = run("seed_go114", cache, timeout=2, PREEMPT_PROCS="1", PREEMPT_FORCE_AFTER="0",
+                      PREEMPT_CREDIT="0")
+    want(code is None, "stopped without a safe point")
+
+
+def main():
+    with tempfile.TemporaryDirectory() as cache:
+        try:
+            CHECKS[sys.argv[4]](cache)
+        except (AssertionError, KeyError, ValueError, OSError) as e:
+            print(f"FAIL {sys.argv[4]}: {type(e).__name__}: {e}")
+            return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -132,7 +132,7 @@ EOF
 run_tests() {
 	local dir=$build log=$build/meson-logs/testlog.json line rc
 
-	install_packages "${base[@]}" check clang clang-format
+	install_packages "${base[@]}" check clang clang-format gdb libunwind-dev
 	say "gcc: build"
 	CC=gcc configure_and_build "$build"
 	rc=$?

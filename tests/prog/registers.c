@@ -4,7 +4,7 @@
  */
 #include "prog.h"
 
-enum { STORM = 300 }; /* ms */
+enum { STORM = 300 }; /* ms; PROGS_STORM=seconds makes it longer */
 
 /* What hold() loads and stores. Offsets are in the assembly. */
 struct image {
@@ -371,15 +371,16 @@ __asm__(".text\n.globl hold\n.type hold, @function\n"
 												"ld"
 												"\n");
 
+static long long storm_end;
+
 static void *holder(void *arg)
 {
 	static const uint64_t flags[] = {0x202, 0xad7, 0xed7,
 					 0x203}; /* none; all; all and DF; CF */
-	long long end = now(CLOCK_MONOTONIC) + STORM * MS;
 	unsigned seed = (unsigned)(uintptr_t)arg;
 	static _Thread_local struct image in, out;
 
-	for (int n = 0; now(CLOCK_MONOTONIC) < end; n++) {
+	for (unsigned n = 0; now(CLOCK_MONOTONIC) < storm_end; n++) {
 		unsigned char *p = (unsigned char *)&in;
 		long double x;
 
@@ -422,8 +423,10 @@ static void *holder(void *arg)
 /* All registers, flags, modes and the red zone of a stopped thread are its own. */
 CASE_STRESS(async_registers)
 {
+	const char *seconds = getenv("PROGS_STORM");
 	pthread_t t[4];
 
+	storm_end = now(CLOCK_MONOTONIC) + (seconds ? atoi(seconds) * SEC : STORM * MS);
 	for (int i = 0; i < 4; i++)
 		t[i] = spawn(holder, (void *)(uintptr_t)(i + 1));
 	for (int i = 0; i < 4; i++)

@@ -155,12 +155,18 @@ void preempt_handler(int sig, siginfo_t *info, void *context)
 	    xchg(&gp->signal_pending, 0) != 1) // pairs with preempt_m; late: given up meanwhile
 		return;
 	gp->preempt_gen++;
-	if (!can_preempt(tls.g))
+	if (!can_preempt(tls.g)) {
+		sysmon_refused();
 		return;
+	}
 	why = inject(gp, context);
 	refused(why);
-	if (why == REFUSE_NOT || !load_relaxed(&gp->force))
+	if (why == REFUSE_NOT)
 		return;
+	if (!load_relaxed(&gp->force)) {
+		sysmon_refused();
+		return;
+	}
 	locks_forgotten(gp);
 	STAT(preempt_forced);
 	masked = signal_nest_begin(gp, context, 0);

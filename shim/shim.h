@@ -190,6 +190,7 @@ static inline void deep_leave(struct g *gp)
 int sysmon_start(void); // 0 or -errno
 bool sysmon_stop(void); // false: it is not there
 void sysmon_kick(void); // there is demand (again): wake if in deep sleep; signal-safe
+void sysmon_refused(void); // the preemption handler did not stop its thread; signal-safe
 void sysmon_reset_in_child(void);
 
 // --- preempt.c --------------------------------------------------------------------------------

@@ -17,9 +17,11 @@
 
 static const int64_t US = 1000, MS = 1000000;
 enum {
-	TICK_MIN = 50000,	// ns; below it timers on virtual machines are late anyway
-	TICK_MAX = 1000000,	// ns
-	CONFIRM = 200000,	// ns between the first look at a holder and the second
+	TICK_MIN = 50000,   // ns; below it timers on virtual machines are late anyway
+	TICK_MAX = 1000000, // ns
+	CONFIRM =
+		200000, // ns between the first look at a holder and the second, where holders block unseen
+	ANSWER = 300000,	// ns until a signal is looked after that nobody has refused
 	FRUITLESS = 20,		// looks before the interval starts to double
 	LINGER = 10,		// short sleeps without demand before the long one
 	RETAKE_AFTER = 20000,	// ns in one system call; Go's sysmon tick
@@ -32,13 +34,17 @@ enum {
 
 // 1: in deep sleep. Whoever changes it to 0 wakes it.
 static uint32_t asleep;
-static uint32_t never, stopping;
+static uint32_t stopping;
 static int tid;
+
+// 1: in a short sleep, or about to. Whoever changes it to 0 wakes it.
+static uint32_t napping;
 
 static struct {
 	int64_t tick;
 	int fruitless;
 	int64_t next_strays, next_resize, next_trace;
+	int64_t opaque_until; // holders blocked unseen not long ago
 	bool retook;
 } mon;
 
@@ -48,6 +54,20 @@ void sysmon_kick(void)
 	if (unlikely(load_relaxed(&asleep)) &&
 	    xchg(&asleep, 0)) // after ready()'s RMW; pairs with sleep
 		os_futex_wake(&asleep, 1);
+}
+
+static void wake_from_nap(void)
+{
+	if (xchg(&napping, 0)) // pairs with the xchg in sysmon
+		os_futex_wake(&napping, 1);
+}
+
+// A signal was answered with "not here": it is to be repeated soon. Signal-safe. That refusals tell spares sysmon a look
+// after each signal, most of which are not refused: at slices of 1 ms a third of what preemption costs.
+void sysmon_refused(void)
+{
+	if (load_relaxed(&napping))
+		wake_from_nap();
 }
 
 static int64_t earlier(int64_t a, int64_t b)
@@ -80,8 +100,8 @@ static bool blocked_unseen(struct g *gp, uint64_t word)
 static int64_t signal_g(struct g *gp, const struct p *pp, uint64_t word, struct asking *asking,
 			int64_t since, int64_t now)
 {
-	int64_t force_at = since + config.force_after, backoff = BACKOFF_MIN;
-	bool force = config.force_after && now >= force_at;
+	int64_t force_at = since + config.force_after, backoff = BACKOFF_MIN, look;
+	bool force = config.force_after && now >= force_at, sent;
 
 	if (force && !load_relaxed(&gp->force)) {
 		store_relaxed(&gp->force, true);
@@ -91,7 +111,8 @@ static int64_t signal_g(struct g *gp, const struct p *pp, uint64_t word, struct 
 		return asking->next;
 	if (load_relaxed(&gp->signal_pending) && now - gp->signal_at > SIGNAL_LOST)
 		store_relaxed(&gp->signal_pending, 0);
-	if (preempt_m(gp, pp, word)) {
+	sent = preempt_m(gp, pp, word);
+	if (sent) {
 		gp->signal_at = now;
 		if (asking->sent < INSIST + 7)
 			asking->sent++;
@@ -101,9 +122,12 @@ static int64_t signal_g(struct g *gp, const struct p *pp, uint64_t word, struct 
 	if (asking->sent > INSIST)
 		backoff = earlier(backoff << (asking->sent - INSIST), BACKOFF_MAX);
 	asking->next = now + backoff;
-	if (config.force_after && !force)
+	look = sent && backoff < ANSWER ? now + ANSWER : asking->next; // sooner if it is refused
+	if (config.force_after && !force) {
 		asking->next = earlier(asking->next, force_at);
-	return asking->next;
+		look = earlier(look, force_at);
+	}
+	return look;
 }
 
 static void take_and_hand_off(struct p *pp, uint64_t word, struct g *gp, uint64_t *count)
@@ -114,6 +138,8 @@ static void take_and_hand_off(struct p *pp, uint64_t word, struct g *gp, uint64_
 		store_relaxed(&pp->syscalltick, pp->syscalltick + 1);
 		count_relaxed(count, 1);
 		mon.retook = true;
+		if (count == &stats.retakes_opaque)
+			mon.opaque_until = os_nanotime() + 1000 * MS;
 		handoffp(pp);
 	}
 	critical_leave();
@@ -139,8 +165,10 @@ static int64_t watch_running(struct p *pp, uint64_t word, struct g *gp, int64_t 
 	}
 	end = start + sched.policy->slice(gp);
 	if (now < end)
-		return first ? earlier(end, now + CONFIRM)
-			     : end; // a new holder: has it blocked at once?
+		return first && now < mon.opaque_until
+			       ? earlier(end,
+					 now + CONFIRM) // a new holder: has it blocked at once?
+			       : end;
 	if (!pp->sysmon.requested) {
 		pp->sysmon.requested = true;
 		STAT(preempt_requested);
@@ -294,7 +322,7 @@ static void sleep_until(int64_t when)
 {
 	struct deadline d = {CLOCK_MONOTONIC, {when / 1000000000, when % 1000000000}};
 
-	os_futex_wait(&never, 0, &d);
+	os_futex_wait(&napping, 1, &d);
 }
 
 // No demand: sleep until kicked, until the next trace line, or until the helper should be looked at.
@@ -331,7 +359,10 @@ static void sysmon(void *arg)
 	sys5(SYS_prctl, 15 /* PR_SET_NAME */, "sysmon", 0, 0, 0);
 	sys3(SYS_sched_setattr, 0, &attr, 0); // refused or unknown: coarser, still right
 	while (!load_acquire(&stopping)) {    // pairs with sysmon_stop
-		int64_t now = os_nanotime(), next;
+		int64_t now, next;
+
+		xchg(&napping, 1); // before any signal is sent; pairs with wake_from_nap
+		now = os_nanotime();
 
 		follow_quota(now);
 		trace_line(now);
@@ -382,12 +413,12 @@ bool sysmon_stop(void)
 	sched_open();
 	xchg(&asleep, 0); // as sysmon_kick
 	os_futex_wake(&asleep, 1);
-	os_futex_wake(&never, 1);
+	wake_from_nap();
 	for (int i = 0; i < 1000 && os_tgkill(tid, 0) == 0; i++) {
 		struct deadline d = os_deadline_in(100 * US);
 
 		os_futex_wait(&stopping, 1, &d);
-		os_futex_wake(&never, 1);
+		wake_from_nap();
 		os_futex_wake(&asleep, 1);
 	}
 	log_line(LOG_WARN, "no room for one more thread: running without the scheduler");
@@ -410,6 +441,7 @@ int sysmon_start(void)
 void sysmon_reset_in_child(void)
 {
 	asleep = 0;
+	napping = 0;
 	stopping = 0;
 	tid = 0;
 	mon.next_strays = 0;

@@ -122,6 +122,13 @@ static void refused(enum refusal why)
 	}
 }
 
+// Does the handler run on a stack of its own? Otherwise the kernel's frame begins where the call would be pushed. (The
+// program may have taken the alternate stack away by a system call that we did not see.)
+static bool on_own_stack(const ucontext_t *uc)
+{
+	return (uintptr_t)uc - (uintptr_t)uc->uc_stack.ss_sp < uc->uc_stack.ss_size;
+}
+
 // Make the thread call async_preempt when the handler returns, if it is at a safe point.
 static enum refusal inject(struct g *gp, ucontext_t *uc)
 {
@@ -130,6 +137,8 @@ static enum refusal inject(struct g *gp, ucontext_t *uc)
 
 	if (!context_can_push_call(uc))
 		return REFUSE_UNSAFE_PC;
+	if (!on_own_stack(uc))
+		return REFUSE_STACK;
 	why = is_async_safe_point(gp, &frame);
 	if (why != REFUSE_NOT)
 		return why;

@@ -223,6 +223,7 @@ static void enter_handler(int sig, siginfo_t *info, void *uc)
 	struct g *self = tls.self;
 	bool tight, masked = self && self->masked;
 	struct kernel_sigaction ka;
+	stack_t alt;
 
 	if (tls.critical && !synchronous(sig, info)) {
 		defer(info, uc);
@@ -238,6 +239,8 @@ static void enter_handler(int sig, siginfo_t *info, void *uc)
 	tight = ka.flags & SA_ONSTACK && cramped(self, uc);
 	if (tight)
 		self->masked = true; // so that a longjmp unblocks it
+	if (self)
+		alt = self->prog_altstack;
 	if (ka.flags & SA_RESETHAND) {
 		struct kernel_sigaction dfl = {0};
 
@@ -246,10 +249,12 @@ static void enter_handler(int sig, siginfo_t *info, void *uc)
 			kernel_set(sig, &dfl, NULL);
 	}
 	call_handler(&ka, sig, info, uc);
-	// The kernel restores the mask likewise: a jump inside the handler may have unblocked what belongs to an injected call
-	// below. In the child of a fork there is no G any more.
-	if (self && tls.self == self)
+	// The kernel restores mask and alternate stack likewise: a jump inside the handler may have unblocked what belongs to
+	// an injected call below. In the child of a fork there is no G any more.
+	if (self && tls.self == self) {
 		self->masked = masked;
+		self->prog_altstack = alt;
+	}
 }
 
 // A preemption signal that is not ours. Signal-safe; in the handler of config.signal.

@@ -203,6 +203,27 @@ START_TEST(masked_is_not_for_ever)
 }
 END_TEST
 
+// A handler without an alternate stack (taken away by a raw system call) lies where the call would be pushed.
+START_TEST(handler_on_the_same_stack)
+{
+	siginfo_t info = {.si_code = SI_QUEUE};
+	ucontext_t uc = {0};
+
+	reset();
+	info.si_value.sival_ptr = &sched;
+	g.preempt = true;
+	g.signal_pending = 1;
+	uc.uc_stack.ss_flags = SS_DISABLE;
+	preempt_handler(config.signal, &info, &uc);
+	ck_assert_uint_eq(stats.refused_stack, 1);
+	g.signal_pending = 1;
+	uc.uc_stack = (stack_t){.ss_sp = &uc, .ss_size = sizeof uc};
+	preempt_handler(config.signal, &info, &uc);
+	ck_assert_uint_eq(stats.refused_stack, 1);
+	ck_assert_uint_eq(stats.refused_no_table, 1);
+}
+END_TEST
+
 static void add(TCase *tc)
 {
 	tcase_add_test(tc, locks_below_zero);
@@ -213,6 +234,7 @@ static void add(TCase *tc)
 	tcase_add_test(tc, late_after_move);
 	tcase_add_test(tc, a_new_slice);
 	tcase_add_test(tc, masked_is_not_for_ever);
+	tcase_add_test(tc, handler_on_the_same_stack);
 }
 
 int main(void)

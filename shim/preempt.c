@@ -43,8 +43,9 @@ bool preempt_is_ours(const siginfo_t *info)
 // sysmon: send one signal, if gp still holds pp under word (pp NULL: still runs without a P).
 bool preempt_m(struct g *gp, const struct p *pp, uint64_t word)
 {
-	if (load_relaxed(
-		    &gp->masked)) // it would have to wait, and every call that may block for it
+	// It would have to wait, and every call that may block for it. Only mostly so, hence not beyond the bound: cancellation
+	// alone may be blocked, and a handler that was left by swapcontext has told nobody.
+	if (load_relaxed(&gp->masked) && !load_relaxed(&gp->force))
 		return false;
 	if (!cas(&gp->signal_pending, 0, 1)) // at most one on its way; pairs with entersyscall
 		return false;
@@ -121,6 +122,13 @@ static void refused(enum refusal why)
 	}
 }
 
+// Does the handler run on a stack of its own? Otherwise the kernel's frame begins where the call would be pushed. (The
+// program may have taken the alternate stack away by a system call that we did not see.)
+static bool on_own_stack(const ucontext_t *uc)
+{
+	return (uintptr_t)uc - (uintptr_t)uc->uc_stack.ss_sp < uc->uc_stack.ss_size;
+}
+
 // Make the thread call async_preempt when the handler returns, if it is at a safe point.
 static enum refusal inject(struct g *gp, ucontext_t *uc)
 {
@@ -129,6 +137,8 @@ static enum refusal inject(struct g *gp, ucontext_t *uc)
 
 	if (!context_can_push_call(uc))
 		return REFUSE_UNSAFE_PC;
+	if (!on_own_stack(uc))
+		return REFUSE_STACK;
 	why = is_async_safe_point(gp, &frame);
 	if (why != REFUSE_NOT)
 		return why;
@@ -169,9 +179,19 @@ void preempt_handler(int sig, siginfo_t *info, void *context)
 	}
 	locks_forgotten(gp);
 	STAT(preempt_forced);
-	masked = signal_nest_begin(gp, context, 0);
+	// On an alternate stack of the program's there is no room for handlers that are to run on the thread's own.
+	masked = signal_nest_begin(gp, context,
+				   gp->prog_altstack.ss_flags & SS_DISABLE ? 0 : ~(uint64_t)0);
 	gosched(gp, G_PREEMPTED);
 	signal_nest_end(gp, masked);
+}
+
+// One of ours that was on its way when we moved to another signal, in the program's handler for the old one. That may run
+// on the stack that it interrupted, where an injected call would damage the kernel's frame: it is only taken note of.
+void preempt_late(void)
+{
+	if (tls.self)
+		xchg(&tls.self->signal_pending, 0); // pairs with preempt_m
 }
 
 // Go's asyncPreempt2: the injected call, in ordinary context. Since the handler returned, handlers of the program may
@@ -181,13 +201,15 @@ void async_preempt2(void)
 	struct g *gp = tls.g;
 
 	if (gp && !tls.critical && !gp->waiting && load_relaxed(&gp->status) == G_RUNNING &&
-	    load_relaxed(&gp->preempt) && (!gp->locks || gp->grace_over)) {
+	    load_relaxed(&gp->preempt) && (gp->locks <= 0 || gp->grace_over)) {
 		locks_forgotten(gp);
 		STAT(preempt_async);
 		gosched(gp, G_RUNNABLE);
 	}
 	if (tls.self)
 		preempt_unmask(tls.self);
+	else // the child of a fork by a handler on top of this call: it is no G, and inherited what inject has blocked
+		signal_unmask_cancel();
 }
 
 // The thread runs, with a P or without, and is in no critical section: a cancellation that waited acts here, as it

@@ -384,6 +384,7 @@ void gosched(struct g *gp, enum g_status as)
 	}
 	if (sched.policy->empty() && pp->id < load_relaxed(&sched.nprocs)) {
 		store_relaxed(&pp->slice_start, os_nanotime());
+		gp->grace_over = false; // a new slice
 		unpin(gp, pp);
 		critical_leave();
 		return;
@@ -467,6 +468,8 @@ void exitsyscall_slow(struct g *gp)
 		// ends it when it lasts too long and someone waits.
 		STAT(credit_runs);
 		gp->run_since = os_nanotime();
+		gp->grace_over = false;
+		store_relaxed(&gp->force, false);
 		store_relaxed(&gp->preempt, false);
 		store_relaxed(&gp->status, G_RUNNING);
 		if (demand())
@@ -488,6 +491,16 @@ static void settle(struct g *gp)
 		park_wait(gp, NULL, 0);
 }
 
+// A jump from one place to another on the program's alternate stack: still in the handler, and that may be too
+// small for one more signal.
+static bool stays_on_altstack(const struct g *gp, uintptr_t sp)
+{
+	uintptr_t lo = (uintptr_t)gp->prog_altstack.ss_sp, size = gp->prog_altstack.ss_size;
+
+	return !(gp->prog_altstack.ss_flags & SS_DISABLE) && sp - lo < size &&
+	       (uintptr_t)__builtin_frame_address(0) - lo < size;
+}
+
 // What passes through are a handler of the program on top of a wait or a system call, and a deep call, which such
 // a handler may have interrupted. A jump to a place inside leaves neither; where the handler has another stack, only
 // that stack is inside. A jump out ends the wait as a spurious wake-up, and the thread gets a P again.
@@ -495,7 +508,7 @@ bool park_abandon(uintptr_t sp)
 {
 	struct g *gp = tls.self;
 
-	if (gp && tls.g && !tls.critical)
+	if (gp && tls.g && !tls.critical && !stays_on_altstack(gp, sp))
 		preempt_unmask(gp); // the handler interrupted a preemption before or after its wait
 	if (!gp || tls.g || (!tls.frames && !tls.deep))
 		return false;

@@ -198,6 +198,7 @@ void preempt_init(void);					 // before there is a second thread
 bool preempt_m(struct g *gp, const struct p *pp, uint64_t word); // true: a signal was sent
 bool preempt_is_ours(const siginfo_t *info);
 void preempt_handler(int sig, siginfo_t *info, void *uc);
+void preempt_late(void);	  // the handler of a signal that was ours once
 void preempt_drain(struct g *gp); // wait, bounded, until a signal on its way has arrived
 void preempt_unmask(
 	struct g *gp); // what the handler left masked, for one who does not go back to it
@@ -400,7 +401,8 @@ bool signal_mask_cancel(
 bool signal_nest_begin(struct g *gp, const ucontext_t *uc, uint64_t more);
 void signal_nest_end(struct g *gp, bool masked);
 void signal_unmask_preempt(void); // the preemption signal and cancellation
-void signal_vfork(bool begins);	  // the child starts with the mask that the program set
+void signal_unmask_cancel(void);
+void signal_vfork(bool begins); // the child starts with the mask that the program set
 void signal_forward(int sig, siginfo_t *info, void *uc); // to the program's handler
 void signal_prepare_exec(void); // what the new image inherits is what the program set
 void signal_exec_failed(void);

@@ -27,7 +27,13 @@
 #include "shim.h"
 
 enum { NSIG_KERNEL = 64, SIG_CANCEL = 32, SIG_SETXID = 33, SA_RESTORER_ = 0x04000000 };
-enum { ALTSTACK_ROOMY = 65536 };
+enum {
+	ALTSTACK_ROOMY = 65536,
+	// The kernel's frame, 3.3 KiB with AVX-512, and our handler's 1 KiB. Where frames are larger (AMX) the kernel refuses
+	// smaller alternate stacks itself.
+	ALTSTACK_LEAST = 5120,
+	ALTSTACK_KERNEL = 2048, // its own limit
+};
 #define BIT(sig) ((uint64_t)1 << ((sig)-1))
 
 struct kernel_sigaction {
@@ -214,23 +220,27 @@ static bool cramped(const struct g *gp, const ucontext_t *uc)
 
 static void enter_handler(int sig, siginfo_t *info, void *uc)
 {
-	bool tight, masked = tls.self && tls.self->masked;
+	struct g *self = tls.self;
+	bool tight, masked = self && self->masked;
 	struct kernel_sigaction ka;
+	stack_t alt;
 
 	if (tls.critical && !synchronous(sig, info)) {
 		defer(info, uc);
 		return;
 	}
 	if (preempt_is_ours(info)) { // sent before we moved to another signal
-		preempt_handler(sig, info, uc);
+		preempt_late();
 		return;
 	}
 	ka = dispositions[sig];
 	if (!is_handler(&ka))
 		return; // changed between delivery and here
-	tight = ka.flags & SA_ONSTACK && cramped(tls.self, uc);
+	tight = ka.flags & SA_ONSTACK && cramped(self, uc);
 	if (tight)
-		tls.self->masked = true; // so that a longjmp unblocks it
+		self->masked = true; // so that a longjmp unblocks it
+	if (self)
+		alt = self->prog_altstack;
 	if (ka.flags & SA_RESETHAND) {
 		struct kernel_sigaction dfl = {0};
 
@@ -239,8 +249,12 @@ static void enter_handler(int sig, siginfo_t *info, void *uc)
 			kernel_set(sig, &dfl, NULL);
 	}
 	call_handler(&ka, sig, info, uc);
-	if (tight)
-		tls.self->masked = masked;
+	// The kernel restores mask and alternate stack likewise: a jump inside the handler may have unblocked what belongs to
+	// an injected call below. In the child of a fork there is no G any more.
+	if (self && tls.self == self) {
+		self->masked = masked;
+		self->prog_altstack = alt;
+	}
 }
 
 // A preemption signal that is not ours. Signal-safe; in the handler of config.signal.
@@ -372,6 +386,11 @@ int signal_sigmask(int how, const sigset_t *set, sigset_t *old)
 		bool blocked = gp->urg_blocked;
 
 		want &= ~bit;
+		if (set && how == SIG_SETMASK && gp->masked) {
+			// In a handler on top of a preemption, or on a small stack: what we have blocked stays so.
+			kernel_mask(SIG_BLOCK, NULL, &was);
+			want |= was & (bit | BIT(SIG_CANCEL));
+		}
 		r = kernel_mask(how, set ? &want : NULL, &was);
 		if (r == 0 && set) {
 			if (how == SIG_SETMASK)
@@ -380,6 +399,7 @@ int signal_sigmask(int how, const sigset_t *set, sigset_t *old)
 				gp->urg_blocked = how == SIG_BLOCK;
 		}
 		was = blocked ? was | bit : was & ~bit;
+		was &= ~BIT(SIG_CANCEL); // ours; the program has no means to block it
 	}
 	if (r == 0 && old) {
 		memset(old, 0, sizeof *old);
@@ -395,6 +415,13 @@ static void altstack_ours(const struct g *gp)
 	sys2(SYS_sigaltstack, &ss, NULL);
 }
 
+// One that is set, but has no room for the preemption handler. Ours stays installed instead, also for the program's
+// handlers, which would have no room either; the program is told of its own.
+static bool too_small(const stack_t *ss)
+{
+	return !(ss->ss_flags & SS_DISABLE) && ss->ss_size < ALTSTACK_LEAST;
+}
+
 // A thread becomes a G: it keeps an alternate stack it has, else gets ours.
 void signal_thread_start(struct g *gp)
 {
@@ -402,10 +429,10 @@ void signal_thread_start(struct g *gp)
 	uint64_t mask = 0, bit = BIT(config.signal);
 
 	sys2(SYS_sigaltstack, NULL, &ss);
-	if (ss.ss_flags & SS_DISABLE)
-		altstack_ours(gp);
-	else
+	if (!(ss.ss_flags & SS_DISABLE))
 		gp->prog_altstack = ss;
+	if (ss.ss_flags & SS_DISABLE || too_small(&ss))
+		altstack_ours(gp);
 	kernel_mask(SIG_UNBLOCK, &bit, &mask);
 	if (mask & bit)
 		gp->urg_blocked = true;
@@ -413,10 +440,10 @@ void signal_thread_start(struct g *gp)
 
 void signal_thread_exit(struct g *gp)
 {
-	stack_t ss = {.ss_flags = SS_DISABLE};
+	const stack_t *ss = &gp->prog_altstack;
 
 	// Refused while the thread runs on it (pthread_exit in a handler): then the next G gets a new one.
-	if (gp->prog_altstack.ss_flags & SS_DISABLE && sys2(SYS_sigaltstack, &ss, NULL) < 0)
+	if ((ss->ss_flags & SS_DISABLE || too_small(ss)) && sys2(SYS_sigaltstack, ss, NULL) < 0)
 		gp->altstack = NULL;
 }
 
@@ -440,6 +467,13 @@ void signal_unmask_preempt(void)
 	kernel_mask(SIG_UNBLOCK, &bits, NULL);
 }
 
+void signal_unmask_cancel(void)
+{
+	uint64_t bit = BIT(SIG_CANCEL);
+
+	kernel_mask(SIG_UNBLOCK, &bit, NULL);
+}
+
 void signal_vfork(bool begins)
 {
 	uint64_t bit = BIT(config.signal);
@@ -448,44 +482,50 @@ void signal_vfork(bool begins)
 		kernel_mask(begins ? SIG_BLOCK : SIG_UNBLOCK, &bit, NULL);
 }
 
+// What the kernel would say to it.
+static int altstack_check(const stack_t *ss)
+{
+	unsigned mode = (unsigned)ss->ss_flags & ~(1u << 31); // SS_AUTODISARM
+
+	if (mode != 0 && mode != SS_ONSTACK && mode != SS_DISABLE)
+		return -EINVAL;
+	return mode != SS_DISABLE && ss->ss_size < ALTSTACK_KERNEL ? -ENOMEM : 0;
+}
+
+// On ours means: in a handler with SA_ONSTACK that has no stack of the program's, or one that is too small.
 int signal_sigaltstack(const stack_t *ss, stack_t *old)
 {
 	struct g *gp = tls.self;
-	stack_t was = {0};
+	stack_t cur, was;
 	int r;
 
 	if (!gp)
 		return (int)sys2(SYS_sigaltstack, ss, old);
-	if (gp->prog_altstack.ss_flags & SS_DISABLE) {
-		// Ours is installed. On it means: in a handler with SA_ONSTACK that has no stack of the
-		// program's; the program sees what it would see on the thread's own stack.
-		stack_t cur;
-
-		if (ss && !(ss->ss_flags & SS_DISABLE)) {
-			r = (int)sys2(SYS_sigaltstack, NULL, &cur);
-			if (r == 0 && cur.ss_flags & SS_ONSTACK) {
-				return -EPERM;
-			}
+	r = (int)sys2(SYS_sigaltstack, NULL, &cur);
+	if (r < 0)
+		return r;
+	was = gp->prog_altstack;
+	if (was.ss_flags &
+	    SS_DISABLE) // then the program sees what it would see on the thread's own stack
+		was = (stack_t){.ss_flags = SS_DISABLE};
+	else if (too_small(&was))
+		was.ss_flags |= cur.ss_flags & SS_ONSTACK;
+	else
+		was = cur;
+	if (ss && !(ss->ss_flags & SS_DISABLE && was.ss_flags & SS_DISABLE)) {
+		r = altstack_check(ss);
+		if (cur.ss_flags & SS_ONSTACK)
+			r = -EPERM;
+		if (r < 0)
+			return r;
+		if (!(ss->ss_flags & SS_DISABLE) && !too_small(ss)) {
 			r = (int)sys2(SYS_sigaltstack, ss, NULL);
 			if (r < 0)
 				return r;
-			was.ss_flags = SS_DISABLE;
-			gp->prog_altstack = *ss;
 		} else {
-			was.ss_flags = SS_DISABLE;
+			altstack_ours(gp);
 		}
-	} else {
-		r = (int)sys2(SYS_sigaltstack, ss, &was);
-		if (r < 0)
-			return r;
-		if (ss) {
-			if (ss->ss_flags & SS_DISABLE) {
-				gp->prog_altstack.ss_flags = SS_DISABLE;
-				altstack_ours(gp);
-			} else {
-				gp->prog_altstack = *ss;
-			}
-		}
+		gp->prog_altstack = *ss;
 	}
 	if (old)
 		*old = was;

@@ -103,9 +103,11 @@ static int64_t signal_g(struct g *gp, const struct p *pp, uint64_t word, struct 
 	int64_t force_at = since + config.force_after, backoff = BACKOFF_MIN, look;
 	bool force = config.force_after && now >= force_at, sent;
 
-	if (force && !load_relaxed(&gp->force)) {
-		store_relaxed(&gp->force, true);
-		*asking = (struct asking){now, 0};
+	// Also back to false: it may have been set just after the G was granted another slice.
+	if (force != load_relaxed(&gp->force)) {
+		store_relaxed(&gp->force, force);
+		if (force)
+			*asking = (struct asking){now, 0};
 	}
 	if (now < asking->next)
 		return asking->next;

@@ -417,3 +417,107 @@ CASE_STRESS(async_tiny_altstack)
 	CHECK(atomic_load(&tiny_handled) > 0);
 	hogs_stop();
 }
+
+/*
+ * A small alternate stack, and handlers that do not ask for it and need more than it has: they run on the thread's own
+ * stack, also while the thread is stopped. The handler uses 48 KiB.
+ */
+enum { BELOW = 65536, DEEP = 49152 };
+
+static void deep_handler(int sig)
+{
+	volatile unsigned char local[DEEP];
+
+	(void)sig;
+	for (int i = 0; i < DEEP; i += 64)
+		local[i] = 0x11;
+	CHECK_EQ(local[0], 0x11);
+	atomic_fetch_add(&handled, 1);
+}
+
+static void *beside_altstack(void *arg)
+{
+	size_t size = 16384;
+	unsigned char *memory = malloc(BELOW + size);
+	stack_t ss = {.ss_sp = memory + BELOW, .ss_size = size};
+
+	(void)arg;
+	CHECK(memory != NULL);
+	memset(memory, 0x66, BELOW);
+	CHECK_EQ(sigaltstack(&ss, NULL), 0);
+	atomic_fetch_add(&looping, 1);
+	while (!atomic_load_explicit(&jumps_end, memory_order_relaxed))
+		;
+	ss.ss_flags = SS_DISABLE;
+	CHECK_EQ(sigaltstack(&ss, NULL), 0);
+	for (int i = 0; i < BELOW; i++)
+		CHECK_EQ(memory[i], 0x66);
+	free(memory);
+	return NULL;
+}
+
+CASE_STRESS(async_deep_handlers)
+{
+	struct sigaction sa = {.sa_handler = deep_handler};
+	long long end;
+	pthread_t t[2];
+
+	CHECK_EQ(sigaction(SIGUSR2, &sa, NULL), 0);
+	atomic_store(&looping, 0);
+	others_start();
+	for (int i = 0; i < 2; i++)
+		t[i] = spawn(beside_altstack, NULL);
+	AWAIT(&looping, 2);
+	end = now(CLOCK_MONOTONIC) + STORM * MS;
+	while (now(CLOCK_MONOTONIC) < end || atomic_load(&handled) < 10) {
+		for (int i = 0; i < 2; i++)
+			CHECK_EQ(pthread_kill(t[i], SIGUSR2), 0);
+		sleep_ns(MS);
+	}
+	atomic_store(&jumps_end, true);
+	for (int i = 0; i < 2; i++)
+		join(t[i]);
+	hogs_stop();
+}
+
+/*
+ * The smallest alternate stack that the kernel takes. With the vector registers of today no signal fits on it; the
+ * program never has one delivered there.
+ */
+static void *beside_smallest(void *arg)
+{
+	size_t size = 2048;
+	unsigned char *memory = malloc(CANARY + size);
+	stack_t ss = {.ss_sp = memory + CANARY, .ss_size = size}, old;
+
+	(void)arg;
+	CHECK(memory != NULL);
+	memset(memory, 0x22, CANARY + size);
+	if (sigaltstack(&ss, NULL) != 0)
+		skip("the kernel insists on large alternate stacks");
+	CHECK_EQ(sigaltstack(NULL, &old), 0);
+	CHECK(old.ss_sp == ss.ss_sp && old.ss_size == size && old.ss_flags == 0);
+	ss.ss_size = 2047;
+	CHECK_ERRNO(sigaltstack(&ss, NULL), ENOMEM);
+	burn(STORM * MS / 10);
+	CHECK_EQ(sigaltstack(NULL, &old), 0);
+	CHECK(old.ss_sp == ss.ss_sp && old.ss_size == size && old.ss_flags == 0);
+	ss.ss_flags = SS_DISABLE;
+	CHECK_EQ(sigaltstack(&ss, NULL), 0);
+	CHECK_EQ(sigaltstack(NULL, &old), 0);
+	CHECK_EQ(old.ss_flags, SS_DISABLE);
+	for (size_t i = 0; i < CANARY + size; i++)
+		CHECK_EQ(memory[i], 0x22);
+	free(memory);
+	return NULL;
+}
+
+CASE_STRESS(async_smallest_altstack)
+{
+	pthread_t a = spawn(beside_smallest, NULL), b = spawn(beside_smallest, NULL);
+
+	others_start();
+	join(a);
+	join(b);
+	hogs_stop();
+}

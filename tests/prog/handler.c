@@ -171,3 +171,28 @@ CASE_STRESS(handler_locks)
 		join(t[i]);
 	CHECK_EQ(high_n, sent);
 }
+
+/* A handler on a small alternate stack forks: the child returns from it too, and goes on. */
+static volatile pid_t forked;
+
+static void fork_in_handler(int sig)
+{
+	(void)sig;
+	forked = fork();
+}
+
+CASE(fork_on_altstack)
+{
+	static _Alignas(16) char alt[32768];
+	stack_t ss = {.ss_sp = alt, .ss_size = sizeof(alt)};
+
+	hogs_start(2);
+	CHECK_EQ(sigaltstack(&ss, NULL), 0);
+	handle(SIGUSR1, fork_in_handler, SA_ONSTACK);
+	CHECK_EQ(raise(SIGUSR1), 0);
+	CHECK(forked >= 0);
+	if (forked == 0)
+		_exit(7);
+	CHECK_EQ(wait_child(forked), 7 << 8);
+	hogs_stop();
+}

@@ -599,3 +599,37 @@ CASE_STRESS(timer_thread)
 	CHECK_EQ(timer_delete(timer), 0);
 	hogs_stop();
 }
+
+/* An alternate stack set in a handler is gone when the handler returns, but for the first of the first thread. */
+static void alt_setter(int sig)
+{
+	stack_t ss = {.ss_sp = alt[0], .ss_size = sizeof(alt[0])};
+
+	(void)sig;
+	CHECK_EQ(sigaltstack(&ss, NULL), 0);
+	atomic_fetch_add(&count, 1);
+}
+
+CASE(sigaltstack_in_handler)
+{
+	stack_t ss, mine = {.ss_sp = alt[1], .ss_size = sizeof(alt[1])};
+
+	hogs_start(2);
+	handle(SIGUSR1, alt_setter, 0);
+	CHECK_EQ(sigaltstack(&mine, NULL), 0);
+	mine.ss_flags = SS_DISABLE;
+	CHECK_EQ(sigaltstack(&mine, NULL), 0);
+	mine.ss_flags = 0;
+	for (int i = 1; i <= 5; i++) {
+		CHECK_EQ(raise(SIGUSR1), 0);
+		CHECK_EQ(atomic_load(&count), i);
+		CHECK_EQ(sigaltstack(NULL, &ss), 0);
+		CHECK(ss.ss_flags & SS_DISABLE);
+		spin(100000);
+	}
+	CHECK_EQ(sigaltstack(&mine, NULL), 0);
+	CHECK_EQ(raise(SIGUSR1), 0);
+	CHECK_EQ(sigaltstack(NULL, &ss), 0);
+	CHECK(ss.ss_sp == alt[1] && ss.ss_flags == 0);
+	hogs_stop();
+}

@@ -113,6 +113,8 @@ def no_table_forced(cache):
     code, _ = run("seed_go114", cache, timeout=2, PREEMPT_PROCS="1", PREEMPT_FORCE_AFTER="0",
                       PREEMPT_CREDIT="0")
     want(code is None, "stopped without a safe point")
+    run("async_deep_handlers", cache, PREEMPT_PROCS="1", PREEMPT_QUANTUM="100us",
+        PREEMPT_FORCE_AFTER="10ms", PREEMPT_LOG="off")
 
 
 def main():

@@ -299,6 +299,9 @@ extern modules_find_object_fn *modules_find_object;
 // The table of the module that pc lies in now, and its load bias (run-time minus link-time address), or
 // NULL: there is none (yet); the miss is noted for sysmon. Signal-safe, no locks, some 100 ns.
 const struct table *modules_find(uintptr_t pc, uintptr_t *ret_bias);
+// Around lookups for one walk over the calling thread's stack, with all signals blocked: each module is
+// compared with its table once.
+void modules_walk(bool begins);
 void modules_unload(bool begins); // dlclose; signal-safe
 
 enum { MODULES_MAX = 1024, MODULES_INDEX = 2048, MODULES_MISSES = 64, MODULES_BATCH = 64 };

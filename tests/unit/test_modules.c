@@ -3,11 +3,15 @@
 // The cache and the helper are doubles here: a list of tables made from the modules' own images.
 
 #include <dlfcn.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <stdatomic.h>
 #include <sys/auxv.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <sys/wait.h>
 
@@ -325,6 +329,30 @@ START_TEST(memory)
 }
 END_TEST
 
+// Services run under filters that answer the calls of debuggers with death. No such call is made there, also not for lookups.
+START_TEST(confined)
+{
+	struct sock_filter code[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_process_vm_readv, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+	};
+	struct sock_fprog filter = {sizeof(code) / sizeof(code[0]), code};
+	struct plugin a = load("a");
+	struct made *ma = make_table((void *)a.fn);
+	char buf[16] = "";
+
+	ck_assert_int_eq(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
+	ck_assert_int_eq(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter), 0);
+	ck_assert_int_eq(memory_read((uintptr_t) "hello", buf, 6), 0);
+	ck_assert_str_eq(buf, "hello");
+	ck_assert_int_lt(memory_read(8, buf, 1), 0);
+	settle();
+	ck_assert_ptr_eq(find(a)->header, &ma->header);
+}
+END_TEST
+
 START_TEST(identity)
 {
 	static const uint8_t a_id[] = {0xaa, 1, 2, 3, 4, 5, 6, 7};
@@ -602,6 +630,47 @@ START_TEST(foreign_tables)
 }
 END_TEST
 
+// A program that makes a module's first page unreadable is not hurt by lookups there; the table is found again when it can
+// be read again.
+START_TEST(unreadable)
+{
+	struct plugin a = load("a");
+	struct made *ma = make_table((void *)a.fn);
+	void *start = object_of((void *)a.fn).map_start;
+
+	settle();
+	ck_assert_ptr_eq(find(a)->header, &ma->header);
+	ck_assert_int_eq(mprotect(start, 4096, PROT_NONE), 0);
+	ck_assert_ptr_null(find(a));
+	ck_assert_int_eq(mprotect(start, 4096, PROT_READ), 0);
+	ck_assert_ptr_eq(find(a)->header, &ma->header);
+}
+END_TEST
+
+// On one walk a module is compared once; the next walk compares anew, and so does a lookup outside of walks.
+START_TEST(walks)
+{
+	struct plugin p[] = {load("a"), load("b")};
+	struct made *made[] = {make_table((void *)p[0].fn), make_table((void *)p[1].fn)};
+
+	settle();
+	modules_walk(true);
+	for (int i = 0; i < 2; i++)
+		ck_assert_ptr_eq(find(p[i])->header, &made[i]->header);
+	for (int i = 0; i < 2; i++)
+		made[i]->head[30] ^= 1; // another image
+	for (int i = 0; i < 2; i++)
+		ck_assert_ptr_eq(find(p[i])->header, &made[i]->header);
+	modules_walk(true);
+	ck_assert_ptr_null(find(p[0]));
+	made[0]->head[30] ^= 1;
+	ck_assert_ptr_eq(find(p[0])->header, &made[0]->header);
+	modules_walk(false);
+	made[0]->head[30] ^= 1;
+	ck_assert_ptr_null(find(p[0]));
+}
+END_TEST
+
 // A program that has no descriptor left: nothing happens, and when it has some again, all is made up for.
 START_TEST(no_descriptors)
 {
@@ -716,12 +785,15 @@ END_TEST
 static void add_lookups(TCase *tc)
 {
 	tcase_add_test(tc, finds);
+	tcase_add_test(tc, confined);
 	tcase_add_test(tc, reuse);
 	tcase_add_test(tc, reuse_without_table);
 	tcase_add_test(tc, no_build_id);
 	tcase_add_test(tc, helper_builds);
 	tcase_add_loop_test(tc, foreign_tables, 0, 6);
 	tcase_add_test(tc, no_descriptors);
+	tcase_add_test(tc, unreadable);
+	tcase_add_test(tc, walks);
 	tcase_add_test(tc, forked);
 	tcase_add_test(tc, concurrent);
 }

@@ -5,8 +5,8 @@
 // copies the page tables of a huge process.
 // Approach. sysmon clones a *keeper* with exit signal 0, which no wait sees without __WCLONE or __WALL and whose end sends
 // nothing. execve would reset that signal to SIGCHLD, so the keeper never calls it: it makes a second child that does, and
-// waits for it. The keeper shares our memory (CLONE_VM), so nothing is copied, but has its own descriptors, all closed at
-// once, its own directory and signal table. Both die with sysmon (PR_SET_PDEATHSIG), that is with the process or at its exec.
+// waits for it. The keeper shares our memory (CLONE_VM), so nothing is copied, but has at once a table of descriptors of its
+// own, which is empty, its own directory and signal table. Both die with sysmon (PR_SET_PDEATHSIG), that is with the process or at its exec.
 //
 // The process group is a new one: ^C or a kill of the program's group, which the program may survive, does not hit
 // the helper, and ^Z does not stop it. Not a new session: with autogroups that would be a scheduling group of its
@@ -25,6 +25,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/close_range.h>
 #include <linux/sched.h>
 #include <linux/seccomp.h>
 #include <string.h>
@@ -47,6 +48,7 @@ struct job {
 	int parent; // pid of the program
 	int keeper; // pid of the keeper, written by itself
 	int error;  // of execve
+	bool share; // the keeper begins with the program's descriptors, not with a copy of them
 	char *argv[FILES + 5];
 	char *envp[8];
 };
@@ -214,8 +216,10 @@ static void die_with(int parent)
 		leave(127);
 }
 
-// Without close_range (Linux 5.9): as /proc lists them, else all that are likely.
-static void close_all(void)
+// A table of descriptors of the keeper's own, without any. A copy would hold the program's files open for as long as it takes
+// the keeper to run (no end of file at a pipe, ETXTBSY, locks kept), and would take sysmon 0.1 us for each.
+// Without close_range (Linux 5.9) there is no other way; then as /proc lists them, else all that are likely.
+static void close_all(bool share)
 {
 	struct entry {
 		uint64_t ino, off;
@@ -227,8 +231,11 @@ static void close_all(void)
 	long dir, n;
 	bool found;
 
-	if (sys3(SYS_close_range, 0, ~0u, 0) == 0)
+	if (share) { // never close what is the program's
+		if (sys3(SYS_close_range, 0, ~0u, CLOSE_RANGE_UNSHARE) != 0)
+			leave(126);
 		return;
+	}
 	for (int fd = 0; fd < 256; fd++)
 		sys1(SYS_close, fd);
 	dir = sys3(SYS_open, "/proc/self/fd", O_RDONLY | O_DIRECTORY, 0);
@@ -276,7 +283,7 @@ static void keep(struct job *j)
 	die_with(j->parent);
 	sys4(SYS_rt_sigaction, SIGCHLD, dfl, 0,
 	     sizeof(uint64_t)); // ignored, there would be no status
-	close_all();
+	close_all(j->share);
 	j->keeper = os_getpid();
 	sys2(SYS_setpgid, 0, 0);
 	// The kernel's getpriority returns 20 - nice; values above 19 are cut.
@@ -355,7 +362,10 @@ int helper_start(const char *const *paths, int n)
 	for (env = environment; env < environment + environment_used; env += str_len(env) + 1)
 		if (i < 7)
 			j->envp[i++] = env;
-	pid = clone_on(CLONE_VM | CLONE_UNTRACED, memory + sizeof *j + STACK, keep, j);
+	// Is it there, and not forbidden by death?
+	j->share = !os_confined() && sys3(SYS_close_range, ~0u, ~0u, 0) == 0;
+	pid = clone_on(CLONE_VM | CLONE_UNTRACED | (j->share ? CLONE_FILES : 0),
+		       memory + sizeof *j + STACK, keep, j);
 	if (pid < 0) {
 		os_munmap(memory, sizeof *j + STACK);
 		memory = NULL;

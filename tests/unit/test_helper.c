@@ -193,6 +193,27 @@ START_TEST(unseen)
 }
 END_TEST
 
+// What the program closes is closed, also at the moment when the helper starts.
+START_TEST(files_let_go)
+{
+	command_is("exit 0");
+	begin();
+	for (int i = 0; i < 50; i++) {
+		int fds[2], end;
+		char c;
+
+		ck_assert_int_eq(pipe2(fds, O_NONBLOCK | O_CLOEXEC), 0);
+		end = fcntl(fds[1], F_DUPFD_CLOEXEC, 200);
+		close(fds[1]);
+		ck_assert_int_eq(helper_start(files, 2), 0);
+		close(end);
+		ck_assert_int_eq(read(fds[0], &c, 1), 0);
+		close(fds[0]);
+		ck_assert_int_eq(finish(), 0);
+	}
+}
+END_TEST
+
 // With a child of the program beside it, wait returns that one.
 START_TEST(beside_children)
 {
@@ -489,6 +510,7 @@ static void add(TCase *tc)
 	tcase_add_checked_fixture(tc, setup, teardown);
 	tcase_add_test(tc, surrounding);
 	tcase_add_test(tc, unseen);
+	tcase_add_test(tc, files_let_go);
 	tcase_add_test(tc, beside_children);
 	tcase_add_test(tc, reaped);
 	tcase_add_loop_test(tc, dies_with_it, 0, 4);

@@ -20,6 +20,9 @@
 // the program (clone may be answered with death); if new children go to another pid namespace, where the keeper would be
 // its init.
 //
+// helper_call is the same without a command: a function of ours, which may wait for files that are slow or never come (a home
+// directory on a dead server), in a process that shares our memory and nothing else. In sysmon it would stop all preemption.
+//
 // Delicate: the keeper runs in our memory on a stack of its own, with sysmon's TLS, which it must not touch. The stack is
 // freed when waitid says that the keeper is gone.
 
@@ -58,6 +61,7 @@ static size_t environment_used;
 static bool allowed, library_known;
 static int filters;  // seccomp filters at the start
 static int running;  // pid of the keeper, 0: none
+static int calling;  // pid of the process of helper_call, 0: none
 static char *memory; // of struct job and the keeper's stack
 
 // --- what is known from the start -------------------------------------------------------------------
@@ -179,12 +183,12 @@ void helper_library(const char *path)
 // --- in the keeper and its child: raw system calls only ----------------------------------------------
 
 // Start fn on a stack, in a process that shares our memory. Returns its pid or -errno.
-static long clone_on(unsigned long flags, char *stack, void (*fn)(struct job *), struct job *j)
+static long clone_on(unsigned long flags, char *stack, void (*fn)(void *), void *j)
 {
 	register long r10 __asm__("r10") = 0; // child tid, parent tid, TLS: none
 	register long r8 __asm__("r8") = 0;
-	register struct job *rbx __asm__("rbx") = j;
-	register void (*r12)(struct job *) __asm__("r12") = fn;
+	register void *rbx __asm__("rbx") = j;
+	register void (*r12)(void *) __asm__("r12") = fn;
 	long ret;
 
 	// fn must not return: below it there is nothing.
@@ -261,8 +265,9 @@ static void close_all(bool share)
 			sys1(SYS_close, fd);
 }
 
-static void run_command(struct job *j)
+static void run_command(void *arg)
 {
+	struct job *j = arg;
 	uint64_t none = 0;
 	const uint64_t dfl[4] = {0}; // the kernel's struct sigaction
 
@@ -274,8 +279,9 @@ static void run_command(struct job *j)
 	leave(127);
 }
 
-static void keep(struct job *j)
+static void keep(void *arg)
 {
+	struct job *j = arg;
 	const uint64_t dfl[4] = {0};
 	int status = 0;
 	long pid;
@@ -412,9 +418,70 @@ int helper_poll(void)
 	return info.si_code == CLD_EXITED ? info.si_status : 128 + info.si_status;
 }
 
+// --- a function in a process of its own -------------------------------------------------------------------
+
+static struct {
+	void (*fn)(void *);
+	void *arg;
+	int parent;
+	char *stack; // stays for the next call
+} call;
+
+static void make_call(void *arg)
+{
+	(void)arg;
+	die_with(call.parent);
+	// Only what log lines go to.
+	if (sys3(SYS_close_range, 3, ~0u, CLOSE_RANGE_UNSHARE) != 0)
+		leave(126);
+	sys3(SYS_close_range, 0, 1, 0);
+	call.fn(call.arg);
+	leave(0);
+}
+
+// Where a clone or the descriptors could do harm, the caller does it itself.
+int helper_call(void (*fn)(void *), void *arg)
+{
+	long pid;
+
+	if (calling)
+		return -EBUSY;
+	if (os_confined() || other_namespace() || sys3(SYS_close_range, ~0u, ~0u, 0) != 0)
+		return -EPERM;
+	if (!call.stack)
+		call.stack = os_mmap(STACK);
+	if (!call.stack)
+		return -ENOMEM;
+	call.fn = fn;
+	call.arg = arg;
+	call.parent = os_getpid();
+	pid = clone_on(CLONE_VM | CLONE_FILES | CLONE_UNTRACED, call.stack + STACK, make_call,
+		       NULL);
+	if (pid < 0)
+		return (int)pid;
+	calling = (int)pid;
+	return 0;
+}
+
+bool helper_calling(void)
+{
+	siginfo_t info;
+	long r;
+
+	if (!calling)
+		return false;
+	memset(&info, 0, sizeof info);
+	r = sys5(SYS_waitid, P_PID, calling, &info, WEXITED | WNOHANG | __WCLONE, 0);
+	if (r == -EINTR || (r == 0 && info.si_pid == 0))
+		return true;
+	calling = 0; // or the program waits with __WALL and was faster
+	return false;
+}
+
 // It is the parent's, and so is the memory, of which we have a copy.
 void helper_reset_in_child(void)
 {
+	calling = 0;
 	if (memory)
 		os_munmap(memory, sizeof(struct job) + STACK);
 	memory = NULL;

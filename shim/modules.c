@@ -97,7 +97,7 @@ static const struct table *hit(const struct mapped *m, const struct table *t, ui
 // are on the stack may be unloaded.
 static bool same_module(const struct mapped *m, const struct table *t)
 {
-	struct walk *w = &tls.walk;
+	struct stack_walk *w = &tls.walk;
 
 	if (!m->by_id && !undisturbed(m))
 		return false;

@@ -308,6 +308,7 @@ enum { MODULES_MAX = 1024, MODULES_INDEX = 2048, MODULES_MISSES = 64, MODULES_BA
 // Of a module's table.
 enum table_state {
 	TABLE_NEW,     // not yet looked for
+	TABLE_OPENING, // in st.order (loading.c)
 	TABLE_LOADED,  // table is set
 	TABLE_MISSING, // the helper could build it
 	TABLE_ASKED,   // the helper has been told
@@ -366,6 +367,10 @@ int helper_start(const char *const *paths, int n); // sysmon; 0 or -errno. One a
 int helper_poll(void);	   // sysmon; -EAGAIN: still running, -ECHILD: none, else its exit status
 bool helper_running(void); // sysmon: helper_poll has something to do
 void helper_end(void);	   // sysmon: kill it; helper_poll reaps it
+// Run fn(arg) in a process that shares our memory; it makes system calls only, without thread-local data. 0, or -errno:
+// it cannot be. One at a time: until helper_calling says no.
+int helper_call(void (*fn)(void *), void *arg);
+bool helper_calling(void);
 void helper_reset_in_child(void);
 
 // --- unwind.c -----------------------------------------------------------------------------------

@@ -86,6 +86,15 @@ def worker_of(process):
     return None
 
 
+def kill_workers(process, sig):
+    """All that wait for a lock: after the first one dies there is another."""
+    while (pid := worker_of(process)) is not None:
+        try:
+            os.kill(pid, sig)
+        except ProcessLookupError:
+            pass
+
+
 def case_build():
     """Tables are private, found by check, kept until --force, and nothing else is left behind."""
     assert not os.path.exists(cache)
@@ -114,7 +123,8 @@ def case_needed():
     names = [os.path.basename(p) for p in states(out)]
     assert names[0] == os.path.basename(TRUE) and "libc.so.6" in names, names
     assert any(n.startswith("ld-linux") for n in names), names
-    assert len(files()) == len(names)
+    # Others may be in the system's directory already.
+    assert len(files()) == list(states(out).values()).count("built") > 0, (out, files())
     tables("check", "--needed", TRUE)
     d = os.path.join(tmp.name, "copies")
     os.makedirs(os.path.join(d, "sub"))
@@ -187,11 +197,7 @@ def case_worker_dies():
     """A file of which two workers die costs that file only, and the next build repairs that."""
     lock = locked(TRUE)
     process = start("tables", "build", "--json", "-j2", TRUE, OTHER)
-    while (pid := worker_of(process)) is not None:
-        try:
-            os.kill(pid, signal.SIGSEGV)
-        except ProcessLookupError:
-            pass
+    kill_workers(process, signal.SIGSEGV)
     rc, out, err = end(process)
     assert rc == 1, rc
     assert states(out) == {TRUE: "failed", OTHER: "built"}, out
@@ -430,7 +436,7 @@ def case_run_never_fails():
     assert rc == 127 and err.count("\n") == 1, err
     lock = locked("/bin/sh")
     process = start(*run)
-    os.kill(worker_of(process), signal.SIGKILL)
+    kill_workers(process, signal.SIGKILL)
     rc, out, err = end(process)
     assert rc == 3 and err.count("\n") == 1 and "no table" in err, (rc, err)
     lock.close()

@@ -28,11 +28,13 @@ static struct made {
 } store[16];
 static int nstore, opens, starts, asked, unread;
 static bool runs, ends;
+static useconds_t slow; // to open a file
 static char paths[64][256];
 
 int cache_open(const struct module_id *id, struct table *ret_table, size_t *ret_size)
 {
 	opens++;
+	usleep(slow);
 	for (int i = 0; i < nstore; i++) {
 		struct made *m = &store[i];
 
@@ -87,8 +89,42 @@ void helper_library(const char *path)
 	(void)path;
 }
 
+// A thread is process enough.
+static bool refuse_calls, called;
+static pthread_t caller;
+static struct {
+	void (*fn)(void *);
+	void *arg;
+} call;
+
+static void *make_call(void *arg)
+{
+	call.fn(call.arg);
+	return arg;
+}
+
+int helper_call(void (*fn)(void *), void *arg)
+{
+	ck_assert(!called);
+	if (refuse_calls)
+		return -EPERM;
+	call.fn = fn;
+	call.arg = arg;
+	called = true;
+	ck_assert_int_eq(pthread_create(&caller, NULL, make_call, NULL), 0);
+	return 0;
+}
+
+bool helper_calling(void)
+{
+	if (called && pthread_tryjoin_np(caller, NULL) == 0)
+		called = false;
+	return called;
+}
+
 void helper_reset_in_child(void)
 {
+	called = false;
 	runs = false;
 }
 
@@ -223,6 +259,7 @@ static void setup(void)
 
 static void setup_old(void)
 {
+	refuse_calls = true;
 	unit_config();
 	modules_find_object = NULL;
 }
@@ -598,6 +635,27 @@ START_TEST(helper_builds)
 }
 END_TEST
 
+// Files that are slow to open do not keep sysmon, and are found all the same.
+START_TEST(slow_files)
+{
+	struct plugin a = load("a");
+	struct made *ma = make_table((void *)a.fn);
+	int64_t begun = os_nanotime();
+
+	slow = 200000;
+	while (!find(a)) {
+		int64_t now = os_nanotime();
+
+		ck_assert_int_lt(now - begun, 20000 * (int64_t)MS_NS);
+		modules_poll(now);
+		ck_assert_int_lt(os_nanotime() - now, 150 * MS_NS);
+		usleep(300);
+	}
+	ck_assert_int_gt(opens, 0);
+	ck_assert_ptr_eq(find(a)->header, &ma->header);
+}
+END_TEST
+
 // Tables that do not belong to the module are refused.
 START_TEST(foreign_tables)
 {
@@ -815,6 +873,7 @@ int main(void)
 	tcase_add_test(tc, identity);
 	add_lookups(tc);
 	tcase_add_test(tc, misses_end);
+	tcase_add_test(tc, slow_files);
 	add_lookups(old);
 	suite_add_tcase(suite, tc);
 	suite_add_tcase(suite, old);

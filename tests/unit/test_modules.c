@@ -593,6 +593,7 @@ START_TEST(misses_end)
 		ck_assert_ptr_null(modules_find(vdso + 0x800, &bias));
 		poll_for(20);
 	}
+	settle();
 	before = opens;
 	for (int i = 0; i < 10; i++) {
 		ck_assert_ptr_null(find(a));

@@ -5,8 +5,8 @@
 // copies the page tables of a huge process.
 // Approach. sysmon clones a *keeper* with exit signal 0, which no wait sees without __WCLONE or __WALL and whose end sends
 // nothing. execve would reset that signal to SIGCHLD, so the keeper never calls it: it makes a second child that does, and
-// waits for it. The keeper shares our memory (CLONE_VM), so nothing is copied, but has its own descriptors, all closed at
-// once, its own directory and signal table. Both die with sysmon (PR_SET_PDEATHSIG), that is with the process or at its exec.
+// waits for it. The keeper shares our memory (CLONE_VM), so nothing is copied, but has at once a table of descriptors of its
+// own, which is empty, its own directory and signal table. Both die with sysmon (PR_SET_PDEATHSIG), that is with the process or at its exec.
 //
 // The process group is a new one: ^C or a kill of the program's group, which the program may survive, does not hit
 // the helper, and ^Z does not stop it. Not a new session: with autogroups that would be a scheduling group of its
@@ -20,11 +20,15 @@
 // the program (clone may be answered with death); if new children go to another pid namespace, where the keeper would be
 // its init.
 //
+// helper_call is the same without a command: a function of ours, which may wait for files that are slow or never come (a home
+// directory on a dead server), in a process that shares our memory and nothing else. In sysmon it would stop all preemption.
+//
 // Delicate: the keeper runs in our memory on a stack of its own, with sysmon's TLS, which it must not touch. The stack is
 // freed when waitid says that the keeper is gone.
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/close_range.h>
 #include <linux/sched.h>
 #include <linux/seccomp.h>
 #include <string.h>
@@ -47,6 +51,7 @@ struct job {
 	int parent; // pid of the program
 	int keeper; // pid of the keeper, written by itself
 	int error;  // of execve
+	bool share; // the keeper begins with the program's descriptors, not with a copy of them
 	char *argv[FILES + 5];
 	char *envp[8];
 };
@@ -56,6 +61,7 @@ static size_t environment_used;
 static bool allowed, library_known;
 static int filters;  // seccomp filters at the start
 static int running;  // pid of the keeper, 0: none
+static int calling;  // pid of the process of helper_call, 0: none
 static char *memory; // of struct job and the keeper's stack
 
 // --- what is known from the start -------------------------------------------------------------------
@@ -177,12 +183,12 @@ void helper_library(const char *path)
 // --- in the keeper and its child: raw system calls only ----------------------------------------------
 
 // Start fn on a stack, in a process that shares our memory. Returns its pid or -errno.
-static long clone_on(unsigned long flags, char *stack, void (*fn)(struct job *), struct job *j)
+static long clone_on(unsigned long flags, char *stack, void (*fn)(void *), void *j)
 {
 	register long r10 __asm__("r10") = 0; // child tid, parent tid, TLS: none
 	register long r8 __asm__("r8") = 0;
-	register struct job *rbx __asm__("rbx") = j;
-	register void (*r12)(struct job *) __asm__("r12") = fn;
+	register void *rbx __asm__("rbx") = j;
+	register void (*r12)(void *) __asm__("r12") = fn;
 	long ret;
 
 	// fn must not return: below it there is nothing.
@@ -214,8 +220,10 @@ static void die_with(int parent)
 		leave(127);
 }
 
-// Without close_range (Linux 5.9): as /proc lists them, else all that are likely.
-static void close_all(void)
+// A table of descriptors of the keeper's own, without any. A copy would hold the program's files open for as long as it takes
+// the keeper to run (no end of file at a pipe, ETXTBSY, locks kept), and would take sysmon 0.1 us for each.
+// Without close_range (Linux 5.9) there is no other way; then as /proc lists them, else all that are likely.
+static void close_all(bool share)
 {
 	struct entry {
 		uint64_t ino, off;
@@ -227,8 +235,11 @@ static void close_all(void)
 	long dir, n;
 	bool found;
 
-	if (sys3(SYS_close_range, 0, ~0u, 0) == 0)
+	if (share) { // never close what is the program's
+		if (sys3(SYS_close_range, 0, ~0u, CLOSE_RANGE_UNSHARE) != 0)
+			leave(126);
 		return;
+	}
 	for (int fd = 0; fd < 256; fd++)
 		sys1(SYS_close, fd);
 	dir = sys3(SYS_open, "/proc/self/fd", O_RDONLY | O_DIRECTORY, 0);
@@ -254,8 +265,9 @@ static void close_all(void)
 			sys1(SYS_close, fd);
 }
 
-static void run_command(struct job *j)
+static void run_command(void *arg)
 {
+	struct job *j = arg;
 	uint64_t none = 0;
 	const uint64_t dfl[4] = {0}; // the kernel's struct sigaction
 
@@ -267,8 +279,9 @@ static void run_command(struct job *j)
 	leave(127);
 }
 
-static void keep(struct job *j)
+static void keep(void *arg)
 {
+	struct job *j = arg;
 	const uint64_t dfl[4] = {0};
 	int status = 0;
 	long pid;
@@ -276,7 +289,7 @@ static void keep(struct job *j)
 	die_with(j->parent);
 	sys4(SYS_rt_sigaction, SIGCHLD, dfl, 0,
 	     sizeof(uint64_t)); // ignored, there would be no status
-	close_all();
+	close_all(j->share);
 	j->keeper = os_getpid();
 	sys2(SYS_setpgid, 0, 0);
 	// The kernel's getpriority returns 20 - nice; values above 19 are cut.
@@ -355,7 +368,10 @@ int helper_start(const char *const *paths, int n)
 	for (env = environment; env < environment + environment_used; env += str_len(env) + 1)
 		if (i < 7)
 			j->envp[i++] = env;
-	pid = clone_on(CLONE_VM | CLONE_UNTRACED, memory + sizeof *j + STACK, keep, j);
+	// Is it there, and not forbidden by death?
+	j->share = !os_confined() && sys3(SYS_close_range, ~0u, ~0u, 0) == 0;
+	pid = clone_on(CLONE_VM | CLONE_UNTRACED | (j->share ? CLONE_FILES : 0),
+		       memory + sizeof *j + STACK, keep, j);
 	if (pid < 0) {
 		os_munmap(memory, sizeof *j + STACK);
 		memory = NULL;
@@ -402,9 +418,70 @@ int helper_poll(void)
 	return info.si_code == CLD_EXITED ? info.si_status : 128 + info.si_status;
 }
 
+// --- a function in a process of its own -------------------------------------------------------------------
+
+static struct {
+	void (*fn)(void *);
+	void *arg;
+	int parent;
+	char *stack; // stays for the next call
+} call;
+
+static void make_call(void *arg)
+{
+	(void)arg;
+	die_with(call.parent);
+	// Only what log lines go to.
+	if (sys3(SYS_close_range, 3, ~0u, CLOSE_RANGE_UNSHARE) != 0)
+		leave(126);
+	sys3(SYS_close_range, 0, 1, 0);
+	call.fn(call.arg);
+	leave(0);
+}
+
+// Where a clone or the descriptors could do harm, the caller does it itself.
+int helper_call(void (*fn)(void *), void *arg)
+{
+	long pid;
+
+	if (calling)
+		return -EBUSY;
+	if (os_confined() || other_namespace() || sys3(SYS_close_range, ~0u, ~0u, 0) != 0)
+		return -EPERM;
+	if (!call.stack)
+		call.stack = os_mmap(STACK);
+	if (!call.stack)
+		return -ENOMEM;
+	call.fn = fn;
+	call.arg = arg;
+	call.parent = os_getpid();
+	pid = clone_on(CLONE_VM | CLONE_FILES | CLONE_UNTRACED, call.stack + STACK, make_call,
+		       NULL);
+	if (pid < 0)
+		return (int)pid;
+	calling = (int)pid;
+	return 0;
+}
+
+bool helper_calling(void)
+{
+	siginfo_t info;
+	long r;
+
+	if (!calling)
+		return false;
+	memset(&info, 0, sizeof info);
+	r = sys5(SYS_waitid, P_PID, calling, &info, WEXITED | WNOHANG | __WCLONE, 0);
+	if (r == -EINTR || (r == 0 && info.si_pid == 0))
+		return true;
+	calling = 0; // or the program waits with __WALL and was faster
+	return false;
+}
+
 // It is the parent's, and so is the memory, of which we have a copy.
 void helper_reset_in_child(void)
 {
+	calling = 0;
 	if (memory)
 		os_munmap(memory, sizeof(struct job) + STACK);
 	memory = NULL;

@@ -1,9 +1,9 @@
 // loading.c: sysmon fills the list of modules and gets their tables.
 //
 // Problem. Reading /proc/self/maps of a large process, opening a hundred tables and building the missing ones takes from
-// milliseconds to minutes, and sysmon must be back at its Ps in half a millisecond.
-// Approach. Small steps: scan /proc/self/maps, identify each object, open its table, ask the helper for those that are
-// missing. After that nothing is done until a PC is missed. The modules whose PCs were missed come first.
+// milliseconds to minutes, in home directories on a network for ever, and sysmon must be back at its Ps in half a
+// millisecond. Approach. Small steps: scan /proc/self/maps, identify each object, have its table opened by another process that
+// shares our memory (helper_call), ask the helper for those that are missing. After that nothing is done until a PC is missed. The modules whose PCs were missed come first.
 //
 // What cannot be known by a miss is looked at by the clock, and only while it matters: whether a module without a table
 // whose PCs are still looked for is another one by now (1 s, then less and less often), and whether a module without build-id
@@ -30,6 +30,7 @@ enum {
 	HELPER_AFTER = 20000000, // ns to the helper: a short program needs none
 	HELPER_LOOK = 100000000, // ns between looks at its results
 	HELPER_MAX = 600,	 // s; then it hangs
+	LOOK = 8,		 // tables looked for each time
 	GAP_MIN = 1000000,	 // ns between scans; doubled while they find nothing new
 };
 
@@ -45,9 +46,21 @@ static struct {
 		struct map_line line;
 		bool exec;
 	} run; // without _dl_find_object: the object that is being put together
-	uint16_t batch[MODULES_BATCH];
-	int nbatch, next; // next: to be tried while the helper runs
+	uint16_t batch[MODULES_BATCH]; // asked of the helper
+	int nbatch, next;	       // next: to be looked for while the helper runs
+	int64_t load_pause;
 } st;
+
+// What the process that opens tables does for sysmon (helper_call).
+static struct {
+	struct {
+		struct mapped *m;
+		int r;
+	} v[MODULES_BATCH];
+	uint32_t n;
+	uint32_t done; // results that are there
+	uint32_t taken;
+} order;
 
 // --- the list, written by sysmon ------------------------------------------------------------------------
 
@@ -293,53 +306,111 @@ static void publish(struct mapped *m, const struct table *t)
 	store_release(&m->table, t); // pairs with modules_find
 }
 
-static void load(struct mapped *m)
+// The same module at another place has it already?
+static bool share(struct mapped *m)
 {
-	int r;
-
 	for (uint32_t i = 0; i < modules->n; i++) {
 		const struct mapped *other = &modules->v[i];
 
 		if (other->table && same_id(&other->id, &m->id)) {
 			publish(m, other->table);
-			return;
+			return true;
 		}
 	}
-	r = cache_open(&m->id, &m->own, &m->size);
+	return false;
+}
+
+// r: what cache_open said.
+static void opened(struct mapped *m, int r)
+{
 	if (r == 0) {
-		if (fits(m)) {
+		if (fits(m) && !share(m))
 			publish(m, &m->own);
+		if (m->table == &m->own)
 			return;
-		}
 		cache_close(&m->own, m->size);
+		if (m->table)
+			return;
 		r = -EBADMSG;
 	}
-	if (r == -ENOENT || r == -EBADMSG)
-		m->state = m->asked || !m->path || st.hopeless ? TABLE_NONE : TABLE_MISSING;
-	else
+	if (r != -ENOENT && r != -EBADMSG)
 		m->state = TABLE_NONE;
+	else if (m->asked && helper_running())
+		m->state = TABLE_ASKED; // not yet
+	else
+		m->state = m->asked || !m->path || st.hopeless ? TABLE_NONE : TABLE_MISSING;
 	m->again = r == -EMFILE || r == -ENFILE || r == -ENOMEM;
 }
 
-// Modules whose PCs were looked for first, then in the order of addresses: an executable comes first there.
-static bool load_some(int64_t until)
+// In a process of its own.
+static void open_tables(void *arg)
 {
-	do {
-		struct mapped *next = NULL;
+	(void)arg;
+	for (uint32_t i = 0; i < order.n; i++) {
+		struct mapped *m = order.v[i].m;
 
-		for (uint32_t i = 0; i < modules->n; i++) {
+		order.v[i].r = cache_open(&m->id, &m->own, &m->size);
+		store_release(&order.done, i + 1); // pairs with take_opened
+	}
+}
+
+// True while there are results to come.
+static bool take_opened(void)
+{
+	bool running = helper_calling();
+	uint32_t done = load_acquire(&order.done); // pairs with open_tables
+
+	for (; order.taken < done; order.taken++)
+		opened(order.v[order.taken].m, order.v[order.taken].r);
+	if (running)
+		return true;
+	for (; order.taken < order.n; order.taken++) // killed
+		opened(order.v[order.taken].m, -EINTR);
+	return false;
+}
+
+// Modules whose PCs were looked for first, then in the order of addresses: an executable comes first there.
+static uint32_t find_new(void)
+{
+	uint32_t n = 0;
+
+	for (int wanted = 1; wanted >= 0; wanted--) {
+		for (uint32_t i = 0; i < modules->n && n < MODULES_BATCH; i++) {
 			struct mapped *m = &modules->v[i];
 
-			if (m->state != TABLE_NEW || (next && !m->wanted))
-				continue;
-			next = m;
-			if (m->wanted)
-				break;
+			if (m->state == TABLE_NEW && load_relaxed(&m->wanted) == wanted &&
+			    !share(m)) {
+				m->state = TABLE_OPENING;
+				order.v[n++].m = m;
+			}
 		}
-		if (!next)
-			return false;
-		load(next);
-	} while (os_nanotime() < until);
+	}
+	return n;
+}
+
+// False: there is nothing to be opened. Files may be slow, or never come, so another process opens them; sysmon does only where
+// there can be none, and then so many as fit into its time.
+static bool load_some(int64_t until)
+{
+	if (take_opened()) {
+		st.load_pause = st.load_pause * 2 < 10 * MS ? st.load_pause * 2 : 10 * MS;
+		return true;
+	}
+	st.load_pause = PAUSE;
+	order.n = find_new();
+	order.done = order.taken = 0;
+	if (order.n == 0)
+		return false;
+	if (helper_call(open_tables, NULL) == 0)
+		return true;
+	for (; order.taken < order.n; order.taken++) {
+		struct mapped *m = order.v[order.taken].m;
+
+		if (os_nanotime() < until)
+			opened(m, cache_open(&m->id, &m->own, &m->size));
+		else
+			m->state = TABLE_NEW;
+	}
 	return true;
 }
 
@@ -380,28 +451,25 @@ static void ask(int64_t now)
 // It builds the tables in the order of the batch: take each as soon as it is there.
 static void look_at_helper(int64_t now)
 {
-	int64_t until = now + BUDGET;
 	int r;
 
-	if (now < st.helper_at)
+	// What is being opened now is judged by whether the helper still runs.
+	if (now < st.helper_at || order.taken < order.n)
 		return;
 	st.helper_at = now + HELPER_LOOK;
 	r = helper_poll();
 	if (r == -EAGAIN) {
 		if (now - st.helper_since > HELPER_MAX * 1000 * MS)
 			helper_end();
-		while (st.next < st.nbatch && os_nanotime() < until) {
-			struct mapped *m = &modules->v[st.batch[st.next]];
+		for (int i = 0, n = 0; i < st.nbatch && n < LOOK; i++) {
+			struct mapped *m = &modules->v[st.batch[st.next++ % st.nbatch]];
 
 			if (m->state == TABLE_ASKED) {
-				load(m);
-				if (m->state != TABLE_LOADED) {
-					m->state = TABLE_ASKED;
-					break;
-				}
+				m->state = TABLE_NEW;
+				n++;
 			}
-			st.next++;
 		}
+		st.phase = st.phase == IDLE ? LOAD : st.phase;
 		return;
 	}
 	log_line(LOG_INFO, "the helper for safe-point tables has ended (status %d)", r);
@@ -465,7 +533,7 @@ int64_t modules_poll(int64_t now)
 		break;
 	}
 	if (st.phase != IDLE) {
-		st.resume = os_nanotime() + PAUSE;
+		st.resume = os_nanotime() + (st.phase == LOAD ? st.load_pause : PAUSE);
 		return st.resume;
 	}
 	if (!st.hopeless && !helper_running() && st.scanned && now >= st.begun + HELPER_AFTER)
@@ -488,11 +556,12 @@ void modules_reset_in_child(void)
 	for (uint32_t i = 0; modules && i < modules->n; i++) {
 		struct mapped *m = &modules->v[i];
 
-		if (m->state == TABLE_ASKED) {
+		if (m->state == TABLE_ASKED || m->state == TABLE_OPENING) {
 			m->state = TABLE_NEW;
 			m->asked = false;
 		}
 	}
+	memset(&order, 0, sizeof order);
 	memset(&st, 0, sizeof st);
 	st.round = round;
 	helper_reset_in_child();

@@ -39,9 +39,12 @@ static int read_by_proc(uintptr_t addr, void *buf, size_t size)
 int memory_read(uintptr_t addr, void *buf, size_t size)
 {
 	struct iovec local = {buf, size}, remote = {(void *)addr, size};
-	long n = sys6(SYS_process_vm_readv, os_getpid(), (long)&local, 1, (long)&remote, 1, 0);
+	long n;
 
-	if (n == -ENOSYS || n == -EPERM) // old, or forbidden by a seccomp filter
+	if (os_confined()) // filters for services forbid what debuggers use, some of them by death
+		return read_by_proc(addr, buf, size);
+	n = sys6(SYS_process_vm_readv, os_getpid(), (long)&local, 1, (long)&remote, 1, 0);
+	if (n == -ENOSYS || n == -EPERM) // old, or forbidden otherwise
 		return read_by_proc(addr, buf, size);
 	return n < 0 ? (int)n : n == (long)size ? 0 : -EFAULT;
 }

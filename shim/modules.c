@@ -50,13 +50,16 @@ static bool undisturbed(const struct mapped *m)
 	return load_acquire(&unloading) == 0 && load_relaxed(&unloads) == load_relaxed(&m->gen);
 }
 
-// head is 8-byte aligned (table_check), and an image begins with a page.
+// head is 8-byte aligned (table_check), and an image begins with a page. The program may have made that page unreadable,
+// or cut the file: all of it is readable, or nothing.
 static bool same_head(const struct table *t, uintptr_t start)
 {
 	const uint64_t *a = (const uint64_t *)(const void *)t->head;
 	const volatile uint64_t *b = (const volatile uint64_t *)start;
 	size_t size = t->header->head_size, n = size / 8, i = 0;
 
+	if (!os_readable(start))
+		return false;
 	for (; i + 4 <= n; i += 4)
 		if ((a[i] ^ b[i]) | (a[i + 1] ^ b[i + 1]) | (a[i + 2] ^ b[i + 2]) |
 		    (a[i + 3] ^ b[i + 3]))
@@ -73,6 +76,8 @@ static bool same_head_slow(const struct table *t, uintptr_t start)
 	uint8_t buf[256];
 	size_t size = t->header->head_size;
 
+	if (os_confined()) // memory_read would open a file, and a filter may answer that with death
+		return same_head(t, start);
 	for (size_t at = 0; at < size; at += sizeof buf) {
 		size_t n = size - at < sizeof buf ? size - at : sizeof buf;
 
@@ -86,6 +91,30 @@ static const struct table *hit(const struct mapped *m, const struct table *t, ui
 {
 	*ret_bias = m->start - t->header->load_vaddr;
 	return t;
+}
+
+// Is m what its table was made for? On one walk over a stack each module is looked at once: none whose functions
+// are on the stack may be unloaded.
+static bool same_module(const struct mapped *m, const struct table *t)
+{
+	struct stack_walk *w = &tls.walk;
+
+	if (!m->by_id && !undisturbed(m))
+		return false;
+	for (unsigned i = 0; i < w->n; i++)
+		if (w->seen[i] == m)
+			return true;
+	if (modules_find_object ? !same_head(t, m->start) : !same_head_slow(t, m->start))
+		return false;
+	if (w->on && w->n < WALK_MODULES)
+		w->seen[w->n++] = m;
+	return true;
+}
+
+void modules_walk(bool begins)
+{
+	tls.walk.n = 0;
+	tls.walk.on = begins;
 }
 
 // A module known to have no table; true unless it may be another one by now.
@@ -112,7 +141,7 @@ static const struct table *find_by_range(struct modules *k, uintptr_t pc, uintpt
 		t = load_acquire(&m->table); // pairs with publish
 		if (!t)
 			none = none || known_to_miss(m);
-		else if ((m->by_id || undisturbed(m)) && same_head_slow(t, m->start))
+		else if (same_module(m, t))
 			return hit(m, t, ret_bias);
 	}
 	if (!none)
@@ -148,7 +177,7 @@ const struct table *modules_find(uintptr_t pc, uintptr_t *ret_bias)
 		t = load_acquire(&m->table); // pairs with publish
 		if (!t)
 			none = none || known_to_miss(m);
-		else if ((m->by_id || undisturbed(m)) && same_head(t, start))
+		else if (same_module(m, t))
 			return hit(m, t, ret_bias);
 	}
 	if (!none)

@@ -39,14 +39,6 @@ static bool is_ours(uintptr_t pc)
 	return pc >= (uintptr_t)__ehdr_start && pc < (uintptr_t)_etext;
 }
 
-// Can the byte at p be read? Asks rt_sigprocmask, which is allowed in every sandbox: it reads the set before it
-// looks at the first argument, which is none that it knows.
-static bool readable(uintptr_t p)
-{
-	return sys4(SYS_rt_sigprocmask, -1, p & ~(uintptr_t)7, 0, sizeof(uint64_t)) !=
-	       -14; // EFAULT
-}
-
 static bool has_room(const struct g *gp, uintptr_t sp)
 {
 	uintptr_t lo = tls.stack_lo, alt = (uintptr_t)gp->prog_altstack.ss_sp;
@@ -55,12 +47,12 @@ static bool has_room(const struct g *gp, uintptr_t sp)
 		return false;
 	if (!(gp->prog_altstack.ss_flags & SS_DISABLE) && sp - alt <= gp->prog_altstack.ss_size)
 		return false; // an array on the stack, used as an alternate stack
-	return sp - lo >= NEAR || readable(sp - ROOM);
+	return sp - lo >= NEAR || os_readable(sp - ROOM);
 }
 
 // Signal-safe. The table has been asked once more by unwind_step; the order of the checks is worth it: most
 // refusals are known before the stack is read.
-enum refusal is_async_safe_point(const struct g *gp, const struct frame *frame)
+static enum refusal judge(const struct g *gp, const struct frame *frame)
 {
 	struct frame f = *frame;
 	const struct table *table;
@@ -92,6 +84,16 @@ enum refusal is_async_safe_point(const struct g *gp, const struct frame *frame)
 			return REFUSE_CRITICAL;
 	}
 	return REFUSE_NOT;
+}
+
+enum refusal is_async_safe_point(const struct g *gp, const struct frame *frame)
+{
+	enum refusal why;
+
+	modules_walk(true);
+	why = judge(gp, frame);
+	modules_walk(false);
+	return why;
 }
 
 // The calling thread's stack: [lo, hi) may be used by functions whose callers all lie below hi. lo 0: not known.

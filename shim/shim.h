@@ -301,12 +301,16 @@ extern modules_find_object_fn *modules_find_object;
 // The table of the module that pc lies in now, and its load bias (run-time minus link-time address), or
 // NULL: there is none (yet); the miss is noted for sysmon. Signal-safe, no locks, some 100 ns.
 const struct table *modules_find(uintptr_t pc, uintptr_t *ret_bias);
+// Around lookups for one walk over the calling thread's stack, with all signals blocked: each module is
+// compared with its table once.
+void modules_walk(bool begins);
 void modules_unload(bool begins); // dlclose; signal-safe
 
 enum { MODULES_MAX = 1024, MODULES_INDEX = 2048, MODULES_MISSES = 64, MODULES_BATCH = 64 };
 // Of a module's table.
 enum table_state {
 	TABLE_NEW,     // not yet looked for
+	TABLE_OPENING, // in st.order (loading.c)
 	TABLE_LOADED,  // table is set
 	TABLE_MISSING, // the helper could build it
 	TABLE_ASKED,   // the helper has been told
@@ -365,6 +369,10 @@ int helper_start(const char *const *paths, int n); // sysmon; 0 or -errno. One a
 int helper_poll(void);	   // sysmon; -EAGAIN: still running, -ECHILD: none, else its exit status
 bool helper_running(void); // sysmon: helper_poll has something to do
 void helper_end(void);	   // sysmon: kill it; helper_poll reaps it
+// Run fn(arg) in a process that shares our memory; it makes system calls only, without thread-local data. 0, or -errno:
+// it cannot be. One at a time: until helper_calling says no.
+int helper_call(void (*fn)(void *), void *arg);
+bool helper_calling(void);
 void helper_reset_in_child(void);
 
 // --- unwind.c -----------------------------------------------------------------------------------

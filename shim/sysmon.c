@@ -327,13 +327,13 @@ static void sleep_until(int64_t when)
 	os_futex_wait(&napping, 1, &d);
 }
 
-// No demand: sleep until kicked, until the next trace line, or until the helper should be looked at.
+// No demand: sleep until kicked, until the next trace line, or until the helper and the like should be looked at.
 static void sleep_deep(void)
 {
 	int64_t when = config.schedtrace_ms ? mon.next_trace : INT64_MAX;
 	struct deadline d;
 
-	if (helper_running())
+	if (helper_running() || helper_calling())
 		when = earlier(when, os_nanotime() + 100 * MS);
 	d = (struct deadline){CLOCK_MONOTONIC, {when / 1000000000, when % 1000000000}};
 	xchg(&asleep, 1); // before the look at demand; pairs with ready() and sysmon_kick
@@ -369,7 +369,7 @@ static void sysmon(void *arg)
 		follow_quota(now);
 		trace_line(now);
 		if (!demand()) {
-			if (helper_running())
+			if (helper_running() || helper_calling())
 				modules_poll(now);
 			if (++lingered > LINGER) {
 				sleep_deep();

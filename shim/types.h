@@ -224,6 +224,15 @@ struct policy {
 };
 extern const struct policy policy_go;
 
+// modules.c: the modules that a walk over the stack has met and compared with their tables.
+enum { WALK_MODULES = 4 };
+struct mapped;
+struct stack_walk {
+	bool on;
+	unsigned n;
+	const struct mapped *seen[WALK_MODULES];
+};
+
 // Per-thread state that exists for every thread, G or not. Initial-exec: no allocation, no call.
 struct tls {
 	struct g
@@ -241,6 +250,7 @@ struct tls {
 	siginfo_t sig_info;
 	uint64_t sig_mask;	      // kernel mask to restore then
 	uintptr_t stack_lo, stack_hi; // safepoint.c: the thread's own stack; 0: not known
+	struct stack_walk walk;	      // in the handler
 };
 extern __thread struct tls tls __attribute__((tls_model("initial-exec"), visibility("hidden")));
 

@@ -4,16 +4,20 @@
 // ever, must cost that file only. Many processes may want the same table at the same time: when a service starts 50
 // workers, libc must not be compiled 50 times at once. And a reader must never see half a table.
 // Approach. One process per file, with a limit on its CPU time; it tells its result through a pipe. The table is made in
-// memory, checked as the library will check it, written to a file ".NAME.tmp" in the cache directory and renamed. That file
-// is the lock too (flock): whoever waited for it finds the table in the cache afterwards. A builder that dies leaves the
-// file unlocked, and the next one uses it, so nothing piles up.
+// memory, checked as the library will check it, written to a file ".NAME.new" in the cache directory and renamed. The builder
+// holds a lock (flock) on ".NAME.tmp" meanwhile: whoever waited for it finds the table in the cache afterwards. A builder that
+// dies leaves these files unlocked, and the next one uses or removes them, so nothing piles up.
+// A worker that dies is nearly always one of libdwarf's on damaged debug information. Another one tries without: the table
+// lacks inlined critical functions then, as for a file that has no debug information.
 // There is no fsync: it costs more than some tables do, and a power failure leaves a file that the checksum refuses and
 // the next builder replaces.
 // Rejected: a mark for files that cannot be compiled. The library asks once per process, in the background and at
 // low priority; a mark would outlive the reason for it.
-// Delicate: the lock is on the inode. After waiting, the name may be gone (renamed: the table is there) or belong to
-// another file: then all is looked at again. Only the holder renames, so a file that is locked and still has
-// its name stays ours; one that was renamed is never written to, for readers have it mapped.
+// Rejected: the lock and the table in one file. Where locks do not work, or between machines that mount a file system with
+// locks of their own, a second builder would cut the file when readers have it mapped, and they would die of SIGBUS.
+// Delicate: the lock is on the inode. After waiting, the name may be gone (the table is there) or belong to
+// another file: then all is looked at again. Only the holder removes it, so a file that is locked and still has
+// its name stays ours.
 
 #include <errno.h>
 #include <fcntl.h>
@@ -77,7 +81,7 @@ static int lock_temp(int dir, const char *temp)
 	do
 		r = flock(fd, LOCK_EX);
 	while (r != 0 && errno == EINTR);
-	// A file system without locks: two builders may tear a file, which is then refused and built again.
+	// A file system without locks: two builders may each make the table.
 	if (r != 0 && errno != ENOLCK && errno != EOPNOTSUPP && errno != EINVAL)
 		r = -errno;
 	else if (fstat(fd, &ours) != 0)
@@ -109,28 +113,37 @@ static int write_all(int fd, const uint8_t *data, size_t size)
 	return 0;
 }
 
-static int store(int dir, int fd, const char *temp, const char *name, const struct buffer *table)
+// The caller holds the lock. Should another builder do so too, where locks do not work, it makes a file of its own: none is
+// ever written to by two, or cut, for readers may have it mapped already.
+static int store(int dir, const char *fresh, const char *name, const struct buffer *table)
 {
 	struct stat st;
-	int r;
+	int fd, r;
 
-	// A directory that others may read was made for them.
-	if (ftruncate(fd, 0) != 0 || fstat(dir, &st) != 0 ||
-	    fchmod(fd, st.st_mode & S_IROTH ? 0644 : 0600) != 0)
+	unlinkat(dir, fresh, 0); // a builder died there
+	fd = openat(dir, fresh, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+	if (fd < 0)
 		return -errno;
 	r = write_all(fd, table->data, table->size);
-	if (r == 0 && renameat(dir, temp, dir, name) != 0)
+	// A directory that others may read was made for them.
+	if (r == 0 && (fstat(dir, &st) != 0 || fchmod(fd, st.st_mode & S_IROTH ? 0644 : 0600) != 0))
 		r = -errno;
+	close(fd);
+	// Without its name, it has got its place by that other builder, or a better one has.
+	if (r == 0 && renameat(dir, fresh, dir, name) != 0 && errno != ENOENT)
+		r = -errno;
+	if (r != 0)
+		unlinkat(dir, fresh, 0);
 	return r;
 }
 
-static void compile(const struct job *job, const struct build *build, int dir, int fd,
-		    const char *temp, const char *name, struct result *result)
+static void compile(const struct job *job, const struct build *build, int dir, const char *fresh,
+		    const char *name, struct result *result)
 {
 	struct buffer buffer = {0};
 	const char *why = NULL;
 	struct table table;
-	int r = compile_module(job->path, build->globs, &buffer, &why);
+	int r = compile_module(job->path, build->globs, !job->no_debug_info, &buffer, &why);
 
 	if (r != 0) {
 		fail(result, why ? why : strerror(-r));
@@ -149,7 +162,7 @@ static void compile(const struct job *job, const struct build *build, int dir, i
 		return;
 	}
 	result->header = *table.header;
-	r = store(dir, fd, temp, name, &buffer);
+	r = store(dir, fresh, name, &buffer);
 	if (r != 0)
 		fail(result, strerror(-r));
 	else
@@ -158,7 +171,7 @@ static void compile(const struct job *job, const struct build *build, int dir, i
 
 static void work(const struct job *job, const struct build *build, int dir, struct result *result)
 {
-	char path[1024], temp[256];
+	char path[1024], temp[256], fresh[256];
 	struct text text = {path, 0, sizeof path};
 	const char *name;
 	int fd;
@@ -169,6 +182,7 @@ static void work(const struct job *job, const struct build *build, int dir, stru
 	}
 	name = strrchr(path, '/') + 1;
 	snprintf(temp, sizeof temp, ".%s.tmp", name);
+	snprintf(fresh, sizeof fresh, ".%s.new", name);
 	do {
 		fd = lock_temp(dir, temp);
 		if (!build->force && (fd >= 0 || fd == -EAGAIN) && cached(job, &result->header)) {
@@ -182,9 +196,8 @@ static void work(const struct job *job, const struct build *build, int dir, stru
 		fail(result, strerror(-fd));
 		return;
 	}
-	compile(job, build, dir, fd, temp, name, result);
-	if (result->state == JOB_FAILED)
-		unlinkat(dir, temp, 0);
+	compile(job, build, dir, fresh, name, result);
+	unlinkat(dir, temp, 0);
 }
 
 static void limit(int resource, rlim_t value)
@@ -235,8 +248,8 @@ static int start(struct worker *worker, struct job *job, const struct build *bui
 	_exit(write(fds[1], &result, sizeof result) != (ssize_t)sizeof result);
 }
 
-// The worker closed its end: it is done, or it died.
-static void finish(struct worker *worker, int seconds)
+// The worker closed its end: it is done, or it died. False: another one has taken its place.
+static bool finish(struct worker *worker, const struct build *build, int dir)
 {
 	struct job *job = worker->job;
 	struct result result;
@@ -254,16 +267,24 @@ static void finish(struct worker *worker, int seconds)
 		job->has_header = result.state != JOB_FAILED;
 		if (result.state == JOB_FAILED)
 			job_fail(job, result.why);
-	} else if (WIFSIGNALED(status) &&
-		   (WTERMSIG(status) == SIGXCPU || WTERMSIG(status) == SIGKILL)) {
+		return true;
+	}
+	if (!job->no_debug_info) {
+		job->no_debug_info = true;
+		if (start(worker, job, build, dir) == 0)
+			return false;
+	}
+	if (WIFSIGNALED(status) && (WTERMSIG(status) == SIGXCPU || WTERMSIG(status) == SIGKILL)) {
 		snprintf(why, sizeof why,
-			 "given up: it needs more than %d s or the memory there is", seconds);
+			 "given up: it needs more than %d s or the memory there is",
+			 build->seconds);
 		job_fail(job, why);
 	} else {
 		snprintf(why, sizeof why, "the compiler died of it (%s)",
 			 WIFSIGNALED(status) ? strsignal(WTERMSIG(status)) : "no answer");
 		job_fail(job, why);
 	}
+	return true;
 }
 
 // The last two names of path, which is .cache/preempt in a home: a home that is not there is not made.
@@ -352,7 +373,7 @@ static void progress(size_t done, size_t todo, int n)
 }
 
 // Returns the number of workers that are done.
-static int wait_for_any(int n, int seconds)
+static int wait_for_any(int n, const struct build *build, int dir)
 {
 	static struct pollfd fds[MAX_WORKERS];
 	int done = 0;
@@ -363,10 +384,8 @@ static int wait_for_any(int n, int seconds)
 	if (poll(fds, (nfds_t)n, -1) < 0)
 		return 0;
 	for (int i = 0; i < n; i++) {
-		if (fds[i].fd >= 0 && fds[i].revents) {
-			finish(&workers[i], seconds);
-			done++;
-		}
+		if (fds[i].fd >= 0 && fds[i].revents)
+			done += finish(&workers[i], build, dir);
 	}
 	return done;
 }
@@ -429,7 +448,7 @@ int build_run(struct jobs *jobs, const struct build *build, const char **ret_why
 			break;
 		if (build->progress)
 			progress(done, todo, n);
-		ended = wait_for_any(n, build->seconds);
+		ended = wait_for_any(n, build, dir);
 		running -= ended;
 		done += (size_t)ended;
 	}

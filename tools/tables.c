@@ -229,6 +229,11 @@ static int build(struct options *o)
 	for (size_t i = 0; i < jobs.n; i++) {
 		if (jobs.v[i].state == JOB_FAILED)
 			fprintf(stderr, "preempt: %s: %s\n", jobs.v[i].path, jobs.v[i].why);
+		else if (jobs.v[i].no_debug_info)
+			fprintf(stderr,
+				"preempt: %s: built without its debug information, of which the "
+				"compiler died\n",
+				jobs.v[i].path);
 	}
 	if (o->json)
 		coverage_json(stdout, &jobs);
@@ -345,7 +350,7 @@ static int dump_fresh(const char *path)
 	struct buffer buffer = {0};
 	struct table table;
 	const char *why = NULL;
-	int r = compile_module(path, config.critical, &buffer, &why);
+	int r = compile_module(path, config.critical, true, &buffer, &why);
 
 	if (r == 0 && (why = table_check(buffer.data, buffer.size, &table)))
 		r = -EBADMSG;

@@ -23,6 +23,7 @@ struct job {
 	struct module_id id;
 	enum job_state state;
 	char *why;		    // JOB_FAILED
+	bool no_debug_info;	    // a worker died of the file; another is to leave that out
 	bool has_header;	    // JOB_BUILT, and JOB_CACHED if the whole table was looked at
 	struct table_header header; // copied from the table
 };

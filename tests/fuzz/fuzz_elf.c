@@ -24,7 +24,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	}
 	if (ftruncate(fd, 0) != 0 || pwrite(fd, data, size, 0) != (ssize_t)size)
 		return 0;
-	if (compile_module(path, "my_*:lock", &buffer, &why) != 0) {
+	if (compile_module(path, "my_*:lock", true, &buffer, &why) != 0) {
 		MUST(why && *why && !strchr(why, '\n') && !buffer.data);
 		return 0;
 	}

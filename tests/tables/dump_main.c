@@ -47,7 +47,7 @@ int main(int argc, char **argv)
 		fprintf(stderr, "usage: dump_main [-t] FILE\n");
 		return 2;
 	}
-	err = compile_module(argv[argc - 1], "", &buf, &why);
+	err = compile_module(argv[argc - 1], "", true, &buf, &why);
 	if (err) {
 		fprintf(stderr, "%s: %s: %s\n", argv[argc - 1], why, strerror(-err));
 		return 1;

@@ -86,6 +86,15 @@ def worker_of(process):
     return None
 
 
+def kill_workers(process, sig):
+    """All that wait for a lock: after the first one dies there is another."""
+    while (pid := worker_of(process)) is not None:
+        try:
+            os.kill(pid, sig)
+        except ProcessLookupError:
+            pass
+
+
 def case_build():
     """Tables are private, found by check, kept until --force, and nothing else is left behind."""
     assert not os.path.exists(cache)
@@ -114,7 +123,8 @@ def case_needed():
     names = [os.path.basename(p) for p in states(out)]
     assert names[0] == os.path.basename(TRUE) and "libc.so.6" in names, names
     assert any(n.startswith("ld-linux") for n in names), names
-    assert len(files()) == len(names)
+    # Others may be in the system's directory already.
+    assert len(files()) == list(states(out).values()).count("built") > 0, (out, files())
     tables("check", "--needed", TRUE)
     d = os.path.join(tmp.name, "copies")
     os.makedirs(os.path.join(d, "sub"))
@@ -184,11 +194,10 @@ def case_corrupt_elf():
 
 
 def case_worker_dies():
-    """A worker that is killed costs its file only, and the next build repairs that."""
+    """A file of which two workers die costs that file only, and the next build repairs that."""
     lock = locked(TRUE)
     process = start("tables", "build", "--json", "-j2", TRUE, OTHER)
-    pid = worker_of(process)
-    os.kill(pid, signal.SIGSEGV)
+    kill_workers(process, signal.SIGSEGV)
     rc, out, err = end(process)
     assert rc == 1, rc
     assert states(out) == {TRUE: "failed", OTHER: "built"}, out
@@ -196,6 +205,63 @@ def case_worker_dies():
     lock.close()
     tables("build", TRUE, OTHER)
     assert all(f.endswith(".tab") and not f.startswith(".") for f in files()), files()
+
+
+def case_bad_debug_info():
+    """Damaged debug information of which libdwarf crashes costs no more than what it would have said."""
+    source, program = os.path.join(tmp.name, "bad.c"), os.path.join(tmp.name, "bad")
+    with open(source, "w") as f:
+        f.write("""
+            static int n;
+            static inline __attribute__((always_inline)) void my_lock(int *p)
+            {
+                while (__sync_lock_test_and_set(p, 1))
+                    ;
+            }
+            int f(int a)
+            {
+                struct { int x, y; } s = {a, a};
+                my_lock(&n);
+                n += s.x;
+                return n;
+            }
+            int main(int c, char **v)
+            {
+                for (int i = 0; i < c; i++) {
+                    int k = f(i);
+                    n += k;
+                }
+                return n;
+            }""")
+    subprocess.run([*os.environ.get("CC", "cc").split(), "-g", "-gdwarf-5", "-O2", "-o", program, source],
+                   check=True)
+    sections = subprocess.run(["readelf", "-SW", program], stdout=subprocess.PIPE, text=True,
+                              check=True).stdout
+    offset = int(re.search(r"\.debug_rnglists +PROGBITS +\S+ +(\S+)", sections).group(1), 16)
+    with open(program, "r+b") as f:
+        f.seek(offset + 1)
+        f.write(b"\xb7")  # the length, now beyond the section
+    out, _ = tables("build", "--json", program)
+    report = json.loads(out)["files"][0]
+    assert report["state"] == "built" and "eh_frame" in report["source"], report
+    assert report["safe"] > 0.1, report
+    tables("check", program)
+
+
+def case_mapped():
+    """A table that readers may have mapped is never cut or written to, even if the builders' lock is that very file, as can
+    be where locks do not work."""
+    tables("build", TRUE)
+    table = path_of(TRUE)
+    with open(table, "rb") as reader:
+        before = os.fstat(reader.fileno()).st_mtime_ns
+        os.link(table, os.path.join(cache, "." + os.path.basename(table) + ".tmp"))
+        with open(os.path.join(cache, "." + os.path.basename(table) + ".new"), "w") as f:
+            f.write("left behind by a builder that died")
+        tables("build", "--force", TRUE)
+        assert os.fstat(reader.fileno()).st_mtime_ns == before, "the file was written to"
+    tables("check", TRUE)
+    assert files() == [os.path.basename(table)], files()
 
 
 def case_concurrent():
@@ -370,7 +436,7 @@ def case_run_never_fails():
     assert rc == 127 and err.count("\n") == 1, err
     lock = locked("/bin/sh")
     process = start(*run)
-    os.kill(worker_of(process), signal.SIGKILL)
+    kill_workers(process, signal.SIGKILL)
     rc, out, err = end(process)
     assert rc == 3 and err.count("\n") == 1 and "no table" in err, (rc, err)
     lock.close()

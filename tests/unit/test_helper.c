@@ -10,6 +10,7 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 
 #include "unit.h"
@@ -162,6 +163,25 @@ START_TEST(surrounding)
 }
 END_TEST
 
+static bool ends_soon(int pid)
+{
+	char state = 'R';
+
+	for (int i = 0; i < 3000; i++) {
+		char path[64], buf[512], *p;
+
+		snprintf(path, sizeof(path), "/proc/%d/stat", pid);
+		if (os_read_file(path, buf, sizeof(buf)) < 0)
+			return true;
+		p = strrchr(buf, ')');
+		state = p ? p[2] : 'Z';
+		if (state == 'Z')
+			return true;
+		usleep(1000);
+	}
+	return false;
+}
+
 // No SIGCHLD, no child to wait for, while it runs and when it ends.
 START_TEST(unseen)
 {
@@ -190,6 +210,74 @@ START_TEST(unseen)
 	contents("done");
 	ck_assert_int_eq(waitpid(-1, &status, WNOHANG), -1);
 	ck_assert_int_eq(chld, 0);
+}
+END_TEST
+
+// What the program closes is closed, also at the moment when the helper starts.
+START_TEST(files_let_go)
+{
+	command_is("exit 0");
+	begin();
+	for (int i = 0; i < 50; i++) {
+		int fds[2], end;
+		char c;
+
+		ck_assert_int_eq(pipe2(fds, O_NONBLOCK | O_CLOEXEC), 0);
+		end = fcntl(fds[1], F_DUPFD_CLOEXEC, 200);
+		close(fds[1]);
+		ck_assert_int_eq(helper_start(files, 2), 0);
+		close(end);
+		ck_assert_int_eq(read(fds[0], &c, 1), 0);
+		close(fds[0]);
+		ck_assert_int_eq(finish(), 0);
+	}
+}
+END_TEST
+
+static struct {
+	int pid, fds;
+	volatile bool go;
+} seen;
+
+static void look(void *arg)
+{
+	const struct timespec ms = {0, 1000000};
+
+	*(int *)arg = 42;
+	seen.pid = os_getpid();
+	for (int fd = 0; fd < 300; fd++)
+		seen.fds += sys3(SYS_fcntl, fd, F_GETFD, 0) >= 0;
+	while (!seen.go)
+		sys2(SYS_nanosleep, &ms, NULL);
+}
+
+// A function in another process: our memory, but not our descriptors; unseen; at once another.
+START_TEST(calls)
+{
+	int value = 0, fds[2], status;
+
+	ck_assert_int_eq(pipe(fds), 0);
+	for (int i = 0; i < 3; i++) {
+		seen.go = false;
+		seen.fds = value = 0;
+		ck_assert(!helper_calling());
+		ck_assert_int_eq(helper_call(look, &value), 0);
+		ck_assert_int_eq(helper_call(look, &value), -EBUSY);
+		usleep(20000);
+		ck_assert(helper_calling());
+		errno = 0;
+		ck_assert_int_eq(waitpid(-1, &status, WNOHANG), -1);
+		ck_assert_int_eq(errno, ECHILD);
+		seen.go = true;
+		for (int k = 0; k < 5000 && helper_calling(); k++)
+			usleep(1000);
+		ck_assert(!helper_calling());
+		ck_assert_int_eq(value, 42);
+		ck_assert_int_ne(seen.pid, getpid());
+		ck_assert_int_le(seen.fds, 1); // stderr
+		ck_assert_int_eq(fcntl(fds[0], F_GETFD), 0);
+	}
+	ck_assert(ends_soon(seen.pid));
 }
 END_TEST
 
@@ -250,25 +338,6 @@ static int pid_in(const char *name)
 	}
 	ck_assert_int_gt(pid, 0);
 	return pid;
-}
-
-static bool ends_soon(int pid)
-{
-	char state = 'R';
-
-	for (int i = 0; i < 3000; i++) {
-		char path[64], buf[512], *p;
-
-		snprintf(path, sizeof(path), "/proc/%d/stat", pid);
-		if (os_read_file(path, buf, sizeof(buf)) < 0)
-			return true;
-		p = strrchr(buf, ')');
-		state = p ? p[2] : 'Z';
-		if (state == 'Z')
-			return true;
-		usleep(1000);
-	}
-	return false;
 }
 
 static void *starter(void *arg)
@@ -489,6 +558,8 @@ static void add(TCase *tc)
 	tcase_add_checked_fixture(tc, setup, teardown);
 	tcase_add_test(tc, surrounding);
 	tcase_add_test(tc, unseen);
+	tcase_add_test(tc, files_let_go);
+	tcase_add_test(tc, calls);
 	tcase_add_test(tc, beside_children);
 	tcase_add_test(tc, reaped);
 	tcase_add_loop_test(tc, dies_with_it, 0, 4);

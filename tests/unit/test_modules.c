@@ -3,11 +3,15 @@
 // The cache and the helper are doubles here: a list of tables made from the modules' own images.
 
 #include <dlfcn.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <stdatomic.h>
 #include <sys/auxv.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <sys/wait.h>
 
@@ -24,11 +28,13 @@ static struct made {
 } store[16];
 static int nstore, opens, starts, asked, unread;
 static bool runs, ends;
+static useconds_t slow; // to open a file
 static char paths[64][256];
 
 int cache_open(const struct module_id *id, struct table *ret_table, size_t *ret_size)
 {
 	opens++;
+	usleep(slow);
 	for (int i = 0; i < nstore; i++) {
 		struct made *m = &store[i];
 
@@ -83,8 +89,42 @@ void helper_library(const char *path)
 	(void)path;
 }
 
+// A thread is process enough.
+static bool refuse_calls, called;
+static pthread_t caller;
+static struct {
+	void (*fn)(void *);
+	void *arg;
+} call;
+
+static void *make_call(void *arg)
+{
+	call.fn(call.arg);
+	return arg;
+}
+
+int helper_call(void (*fn)(void *), void *arg)
+{
+	ck_assert(!called);
+	if (refuse_calls)
+		return -EPERM;
+	call.fn = fn;
+	call.arg = arg;
+	called = true;
+	ck_assert_int_eq(pthread_create(&caller, NULL, make_call, NULL), 0);
+	return 0;
+}
+
+bool helper_calling(void)
+{
+	if (called && pthread_tryjoin_np(caller, NULL) == 0)
+		called = false;
+	return called;
+}
+
 void helper_reset_in_child(void)
 {
+	called = false;
 	runs = false;
 }
 
@@ -219,6 +259,7 @@ static void setup(void)
 
 static void setup_old(void)
 {
+	refuse_calls = true;
 	unit_config();
 	modules_find_object = NULL;
 }
@@ -322,6 +363,30 @@ START_TEST(memory)
 	munmap(p + 4096, 4096);
 	ck_assert_int_lt(memory_read((uintptr_t)p + 4090, buf, 16), 0);
 	ck_assert_int_lt(memory_read(8, buf, 1), 0);
+}
+END_TEST
+
+// Services run under filters that answer the calls of debuggers with death. No such call is made there, also not for lookups.
+START_TEST(confined)
+{
+	struct sock_filter code[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_process_vm_readv, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+	};
+	struct sock_fprog filter = {sizeof(code) / sizeof(code[0]), code};
+	struct plugin a = load("a");
+	struct made *ma = make_table((void *)a.fn);
+	char buf[16] = "";
+
+	ck_assert_int_eq(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
+	ck_assert_int_eq(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter), 0);
+	ck_assert_int_eq(memory_read((uintptr_t) "hello", buf, 6), 0);
+	ck_assert_str_eq(buf, "hello");
+	ck_assert_int_lt(memory_read(8, buf, 1), 0);
+	settle();
+	ck_assert_ptr_eq(find(a)->header, &ma->header);
 }
 END_TEST
 
@@ -528,6 +593,7 @@ START_TEST(misses_end)
 		ck_assert_ptr_null(modules_find(vdso + 0x800, &bias));
 		poll_for(20);
 	}
+	settle();
 	before = opens;
 	for (int i = 0; i < 10; i++) {
 		ck_assert_ptr_null(find(a));
@@ -570,6 +636,27 @@ START_TEST(helper_builds)
 }
 END_TEST
 
+// Files that are slow to open do not keep sysmon, and are found all the same.
+START_TEST(slow_files)
+{
+	struct plugin a = load("a");
+	struct made *ma = make_table((void *)a.fn);
+	int64_t begun = os_nanotime();
+
+	slow = 200000;
+	while (!find(a)) {
+		int64_t now = os_nanotime();
+
+		ck_assert_int_lt(now - begun, 20000 * (int64_t)MS_NS);
+		modules_poll(now);
+		ck_assert_int_lt(os_nanotime() - now, 150 * MS_NS);
+		usleep(300);
+	}
+	ck_assert_int_gt(opens, 0);
+	ck_assert_ptr_eq(find(a)->header, &ma->header);
+}
+END_TEST
+
 // Tables that do not belong to the module are refused.
 START_TEST(foreign_tables)
 {
@@ -599,6 +686,47 @@ START_TEST(foreign_tables)
 	settle();
 	ck_assert_ptr_null(find(a));
 	ck_assert_int_eq(unread, _i < 4);
+}
+END_TEST
+
+// A program that makes a module's first page unreadable is not hurt by lookups there; the table is found again when it can
+// be read again.
+START_TEST(unreadable)
+{
+	struct plugin a = load("a");
+	struct made *ma = make_table((void *)a.fn);
+	void *start = object_of((void *)a.fn).map_start;
+
+	settle();
+	ck_assert_ptr_eq(find(a)->header, &ma->header);
+	ck_assert_int_eq(mprotect(start, 4096, PROT_NONE), 0);
+	ck_assert_ptr_null(find(a));
+	ck_assert_int_eq(mprotect(start, 4096, PROT_READ), 0);
+	ck_assert_ptr_eq(find(a)->header, &ma->header);
+}
+END_TEST
+
+// On one walk a module is compared once; the next walk compares anew, and so does a lookup outside of walks.
+START_TEST(walks)
+{
+	struct plugin p[] = {load("a"), load("b")};
+	struct made *made[] = {make_table((void *)p[0].fn), make_table((void *)p[1].fn)};
+
+	settle();
+	modules_walk(true);
+	for (int i = 0; i < 2; i++)
+		ck_assert_ptr_eq(find(p[i])->header, &made[i]->header);
+	for (int i = 0; i < 2; i++)
+		made[i]->head[30] ^= 1; // another image
+	for (int i = 0; i < 2; i++)
+		ck_assert_ptr_eq(find(p[i])->header, &made[i]->header);
+	modules_walk(true);
+	ck_assert_ptr_null(find(p[0]));
+	made[0]->head[30] ^= 1;
+	ck_assert_ptr_eq(find(p[0])->header, &made[0]->header);
+	modules_walk(false);
+	made[0]->head[30] ^= 1;
+	ck_assert_ptr_null(find(p[0]));
 }
 END_TEST
 
@@ -716,12 +844,15 @@ END_TEST
 static void add_lookups(TCase *tc)
 {
 	tcase_add_test(tc, finds);
+	tcase_add_test(tc, confined);
 	tcase_add_test(tc, reuse);
 	tcase_add_test(tc, reuse_without_table);
 	tcase_add_test(tc, no_build_id);
 	tcase_add_test(tc, helper_builds);
 	tcase_add_loop_test(tc, foreign_tables, 0, 6);
 	tcase_add_test(tc, no_descriptors);
+	tcase_add_test(tc, unreadable);
+	tcase_add_test(tc, walks);
 	tcase_add_test(tc, forked);
 	tcase_add_test(tc, concurrent);
 }
@@ -743,6 +874,7 @@ int main(void)
 	tcase_add_test(tc, identity);
 	add_lookups(tc);
 	tcase_add_test(tc, misses_end);
+	tcase_add_test(tc, slow_files);
 	add_lookups(old);
 	suite_add_tcase(suite, tc);
 	suite_add_tcase(suite, old);

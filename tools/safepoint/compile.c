@@ -10,8 +10,9 @@
 #include "compiler.h"
 #include "shim.h"
 
-static int compile(struct module *m, const char *globs, struct cfi *cfi, struct marks *marks,
-		   struct code_facts *facts, struct buffer *ret_table, const char **ret_why)
+static int compile(struct module *m, const char *globs, bool debug_info, struct cfi *cfi,
+		   struct marks *marks, struct code_facts *facts, struct buffer *ret_table,
+		   const char **ret_why)
 {
 	struct table table;
 	int err;
@@ -33,7 +34,7 @@ static int compile(struct module *m, const char *globs, struct cfi *cfi, struct 
 	if (err)
 		return err;
 	*ret_why = "cannot read the debug information";
-	err = debuginfo_mark(m, globs, marks);
+	err = debug_info ? debuginfo_mark(m, globs, marks) : 0;
 	if (err)
 		return err;
 	*ret_why = "cannot build the table";
@@ -49,7 +50,7 @@ static int compile(struct module *m, const char *globs, struct cfi *cfi, struct 
 	return 0;
 }
 
-int compile_module(const char *path, const char *globs, struct buffer *ret_table,
+int compile_module(const char *path, const char *globs, bool debug_info, struct buffer *ret_table,
 		   const char **ret_why)
 {
 	struct module m;
@@ -62,7 +63,7 @@ int compile_module(const char *path, const char *globs, struct buffer *ret_table
 	err = module_open(&m, path, ret_why);
 	if (err)
 		return err;
-	err = compile(&m, globs ? globs : "", &cfi, &marks, &facts, ret_table, ret_why);
+	err = compile(&m, globs ? globs : "", debug_info, &cfi, &marks, &facts, ret_table, ret_why);
 	code_facts_free(&facts);
 	marks_free(&marks);
 	cfi_free(&cfi);

@@ -141,8 +141,9 @@ struct buffer {
 int rows_build(const struct module *m, const struct cfi *cfi, const struct marks *marks,
 	       uint64_t globs_hash, struct buffer *ret_table);
 
-// The whole: FILE to table. globs: PREEMPT_CRITICAL or "". 0, or -errno with one line in *ret_why.
-int compile_module(const char *path, const char *globs, struct buffer *ret_table,
+// The whole: FILE to table. globs: PREEMPT_CRITICAL or "". debug_info false: do without, as damaged one may crash
+// libdwarf. 0, or -errno with one line in *ret_why.
+int compile_module(const char *path, const char *globs, bool debug_info, struct buffer *ret_table,
 		   const char **ret_why);
 
 // One line per row, as `preempt tables dump` prints them: LO HI CFA RA FLAGS. 0, or -EIO.

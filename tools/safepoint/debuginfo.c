@@ -9,8 +9,8 @@
 //   dwz moves what files have in common to another one (.gnu_debugaltlink): it is opened by its build-id, and by its path if the build-id
 // there is the same. Where it cannot be found, origins in it have no name and are not critical; TABLE_DEBUG_ALT says that it was read.
 //   DIEs are given back at once. libdwarf reads sections as a whole, so their sizes, uncompressed, are added up first and
-// limited. Damage ends the walk; what was found so far stays. libdwarf of 2021 may crash on files that are made for it: the compiler runs
-// in a process of its own.
+// limited. Damage ends the walk; what was found so far stays. libdwarf of 2021 may crash on damage: the compiler runs
+// in a process of its own, and then once more without this pass (build.c).
 //
 // Rejected. The line table's prologue_end and epilogue_begin: stack.c compares the CFI with the instructions, so that prologues and
 // epilogues are safe where the CFI is exact; marking them all would cost an eighth of the code. .debug_types: no code in it.

@@ -42,7 +42,7 @@ stream()
 			4) p=2 q=100us ;;
 			5) p=4 q=10ms ;;
 			esac
-			"$here/run.sh" -f -p $p -q $q -b "$progs" "$lib" "$name"
+			PROGS_TIMEOUT="${PROGS_TIMEOUT:-120}" "$here/run.sh" -f -p $p -q $q -b "$progs" "$lib" "$name"
 			status=$?
 			if [ $status -ne 0 ] && [ $status -ne 77 ]; then
 				echo "stress: round $round: $name failed, PREEMPT_PROCS=$p PREEMPT_QUANTUM=$q"

@@ -835,19 +835,25 @@ CASE(no_child_appears)
 CASE(own_child_only)
 {
 	struct sigaction sa = {.sa_handler = on_chld};
-	int status;
+	int status, fds[2];
 	pid_t pid;
+	char c;
 
 	CHECK_EQ(sigaction(SIGCHLD, &sa, NULL), 0);
 	hogs_start(8);
 	burn(50 * MS);
+	CHECK_EQ(pipe(fds), 0);
 	pid = fork();
 	CHECK(pid >= 0);
 	if (pid == 0) {
-		sleep_ns(300 * MS);
+		close(fds[1]);
+		CHECK_EQ(read(fds[0], &c, 1),
+			 0); /* until the parent has asked, however long that takes */
+		sleep_ns(100 * MS);
 		_exit(17);
 	}
 	CHECK_EQ(waitpid(-1, &status, WNOHANG), 0);
+	close(fds[1]);
 	while ((errno = 0, wait(&status)) != pid)
 		CHECK_EQ(errno, EINTR);
 	CHECK_EQ(WEXITSTATUS(status), 17);

@@ -15,8 +15,10 @@
 // The delicate race: a signal that arrives just as its target enters a blocking call would make that
 // call fail with EINTR. preempt_m publishes signal_pending, then looks at the status; entersyscall sets the
 // status, then looks at signal_pending and waits until the signal has arrived. Both need a full barrier
-// between their two steps. preempt_m has it for both: membarrier(2) makes every running thread of the process
-// execute one. Where the kernel has no membarrier, entersyscall uses a locked instruction.
+// between their two steps. While nobody is to be preempted, entersyscall spends none: sched.fenced is false. The first signal
+// after a time without demand sets it, and membarrier(2) makes every running thread of the process execute a
+// barrier once: who has not published its call by then sees sched.fenced, and makes its own from then on. (A membarrier
+// for each signal costs 16 us on a virtual machine, more than all the rest.) Where the kernel has none, it is always set.
 
 #include <linux/membarrier.h>
 #include <sys/syscall.h>
@@ -49,8 +51,10 @@ bool preempt_m(struct g *gp, const struct p *pp, uint64_t word)
 		return false;
 	if (!cas(&gp->signal_pending, 0, 1)) // at most one on its way; pairs with entersyscall
 		return false;
-	if (sched.membarrier)
+	if (!sched.fenced) {
+		store_relaxed(&sched.fenced, true);
 		sys3(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0);
+	}
 	if (load_seq_cst(&gp->status) != G_RUNNING ||  // after the barrier; pairs with entersyscall
 	    (pp && load_seq_cst(&pp->word) != word) || // as above; pairs with pin's CAS
 	    send(gp->tid) < 0) {
@@ -65,6 +69,14 @@ void preempt_init(void)
 {
 	sched.membarrier =
 		sys3(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0) == 0;
+	sched.fenced = !sched.membarrier;
+}
+
+// sysmon: no signal will be sent for a while. One on its way does no harm: its signal_pending is long visible.
+void preempt_rests(void)
+{
+	if (sched.membarrier)
+		store_relaxed(&sched.fenced, false);
 }
 
 // Bounded: the thread may have the signal blocked by means we do not see; then it stays pending and does

@@ -144,9 +144,8 @@ static inline void lock_released(struct g *gp)
 static inline void entersyscall(struct g *gp)
 {
 	store_relaxed(&gp->status, G_SYSCALL);
-	if (unlikely(!sched.membarrier))
-		(void)xchg(&gp->status,
-			   G_SYSCALL); // full barrier; else preempt_m's membarrier is ours too
+	if (unlikely(load_relaxed(&sched.fenced)))
+		(void)xchg(&gp->status, G_SYSCALL); // full barrier; pairs with the cas in preempt_m
 	compiler_barrier();
 	if (unlikely(load_relaxed(&gp->signal_pending)))
 		entersyscall_slow(gp);
@@ -187,14 +186,15 @@ static inline void deep_leave(struct g *gp)
 }
 
 // --- sysmon.c ---------------------------------------------------------------------------------
-int sysmon_start(void); // 0 or -errno
-bool sysmon_stop(void); // false: it is not there
-void sysmon_kick(void); // there is demand (again): wake if in deep sleep; signal-safe
+int sysmon_start(void);	   // 0 or -errno
+bool sysmon_stop(void);	   // false: it is not there
+void sysmon_kick(void);	   // there is demand (again): wake if in deep sleep; signal-safe
 void sysmon_refused(void); // the preemption handler did not stop its thread; signal-safe
 void sysmon_reset_in_child(void);
 
 // --- preempt.c --------------------------------------------------------------------------------
-void preempt_init(void);					 // before there is a second thread
+void preempt_init(void);
+void preempt_rests(void);					 // before there is a second thread
 bool preempt_m(struct g *gp, const struct p *pp, uint64_t word); // true: a signal was sent
 bool preempt_is_ours(const siginfo_t *info);
 void preempt_handler(int sig, siginfo_t *info, void *uc);

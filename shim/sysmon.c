@@ -21,11 +21,11 @@ enum {
 	TICK_MAX = 1000000, // ns
 	CONFIRM =
 		200000, // ns between the first look at a holder and the second, where holders block unseen
-	ANSWER = 300000,	// ns until a signal is looked after that nobody has refused
 	FRUITLESS = 20,		// looks before the interval starts to double
 	LINGER = 10,		// short sleeps without demand before the long one
 	RETAKE_AFTER = 20000,	// ns in one system call; Go's sysmon tick
 	SIGNAL_LOST = 20000000, // ns until a signal on its way is given up
+	TAKEOVER = 40000,	// ns from sysmon's wake-up to the start of the next slice
 	BACKOFF_MIN = 50000,	// ns between a refusal and the next signal
 	BACKOFF_MAX = 5000000,	// ns
 	// Signals before it grows: a thread that is at safe points half of the time refuses them all once in 256.
@@ -98,7 +98,7 @@ static bool blocked_unseen(struct g *gp, uint64_t word)
 // did not arrive for long (the thread blocks it by means that we do not see) is given up, so that another can be sent;
 // should it come after all, it is swallowed.
 static int64_t signal_g(struct g *gp, const struct p *pp, uint64_t word, struct asking *asking,
-			int64_t since, int64_t now)
+			int64_t since, int64_t now, int64_t answered)
 {
 	int64_t force_at = since + config.force_after, backoff = BACKOFF_MIN, look;
 	bool force = config.force_after && now >= force_at, sent;
@@ -124,7 +124,7 @@ static int64_t signal_g(struct g *gp, const struct p *pp, uint64_t word, struct 
 	if (asking->sent > INSIST)
 		backoff = earlier(backoff << (asking->sent - INSIST), BACKOFF_MAX);
 	asking->next = now + backoff;
-	look = sent && backoff < ANSWER ? now + ANSWER : asking->next; // sooner if it is refused
+	look = sent && answered > asking->next ? answered : asking->next; // sooner if it is refused
 	if (config.force_after && !force) {
 		asking->next = earlier(asking->next, force_at);
 		look = earlier(look, force_at);
@@ -147,10 +147,23 @@ static void take_and_hand_off(struct p *pp, uint64_t word, struct g *gp, uint64_
 	critical_leave();
 }
 
+// When a slice ends that began at start. The end is moved, by a quarter of the slice at most, towards a grid that is common to all
+// Ps: so the slices of all come to end at the same moments, and one look ends them all (a wake-up of sysmon costs 15 us on a virtual
+// machine). A slice that is ended on the grid is followed by one that begins TAKEOVER later, and so ends on the grid unmoved.
+static int64_t slice_end(int64_t start, int64_t slice)
+{
+	int64_t end = start + slice, period = slice + TAKEOVER, late = end % period,
+		most = slice / 4;
+
+	if (late <= period / 2)
+		return end - earlier(late, most);
+	return end + earlier(period - late, most);
+}
+
 // A P whose G runs: end its slice. Returns when to look again.
 static int64_t watch_running(struct p *pp, uint64_t word, struct g *gp, int64_t now)
 {
-	int64_t start = load_relaxed(&pp->slice_start), end;
+	int64_t start = load_relaxed(&pp->slice_start), slice = sched.policy->slice(gp), end;
 	bool first;
 
 	if (!load_relaxed(&gp->tid))
@@ -165,7 +178,7 @@ static int64_t watch_running(struct p *pp, uint64_t word, struct g *gp, int64_t 
 		take_and_hand_off(pp, word, gp, &stats.retakes_opaque);
 		return now + mon.tick;
 	}
-	end = start + sched.policy->slice(gp);
+	end = slice_end(start, slice);
 	if (now < end)
 		return first && now < mon.opaque_until
 			       ? earlier(end,
@@ -191,7 +204,7 @@ static int64_t watch_running(struct p *pp, uint64_t word, struct g *gp, int64_t 
 	}
 	if (config.asyncpreemptoff)
 		return now + MS;
-	return signal_g(gp, pp, word, &pp->sysmon.asking, end, now);
+	return signal_g(gp, pp, word, &pp->sysmon.asking, end, now, slice_end(now, slice));
 }
 
 // A P whose G is in a system call: retake it after one full tick. Go's exception: when nothing is queued
@@ -284,7 +297,7 @@ static int64_t watch_strays(int64_t now)
 			gp->stray_asked = now;
 			gp->asking = (struct asking){0, 0};
 		}
-		signal_g(gp, NULL, 0, &gp->asking, gp->stray_asked, now);
+		signal_g(gp, NULL, 0, &gp->asking, gp->stray_asked, now, now);
 	}
 	mon.next_strays = now + n * US + (active ? 100 * US : mon.tick);
 	return mon.next_strays;
@@ -337,8 +350,10 @@ static void sleep_deep(void)
 		when = earlier(when, os_nanotime() + 100 * MS);
 	d = (struct deadline){CLOCK_MONOTONIC, {when / 1000000000, when % 1000000000}};
 	xchg(&asleep, 1); // before the look at demand; pairs with ready() and sysmon_kick
-	if (!demand() && !load_relaxed(&stopping))
+	if (!demand() && !load_relaxed(&stopping)) {
+		preempt_rests();
 		os_futex_wait(&asleep, 1, when < INT64_MAX ? &d : NULL);
+	}
 	store_relaxed(&asleep, 0);
 	mon.tick = TICK_MIN;
 	mon.fruitless = 0;

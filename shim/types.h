@@ -202,7 +202,7 @@ struct sched {
 	uint32_t active;      // enum phase
 	bool open;	      // no sysmon: nobody is kept waiting for a P
 	bool membarrier;      // the kernel has it
-	bool fenced;	      // entersyscall makes its own barrier: signals are being sent (preempt.c)
+	bool fenced; // entersyscall makes its own barrier: signals are being sent (preempt.c)
 	int pid;
 	int64_t start_time;
 	struct p *allp; // MAX_PROCS, memory touched as used

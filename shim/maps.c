@@ -7,6 +7,7 @@
 // Rejected: opening the file and reading the build-id there. The file at the path may be another one by now; dev and inode
 // of the mapping and of the path differ on overlayfs and btrfs; and an open may hang on a dead network mount, and sysmon with
 // it. Only a module without build-id needs the path, for size and mtime, and statx does not ask the server for these.
+// Both are asked for as the calling thread's: the process, that is its first thread, has no memory any more once that has ended.
 // Rejected: keeping /proc/self/maps open between calls: the program may close any descriptor and use its number anew.
 //
 // Delicate: lines come and go between two calls, so the offset may end up inside a line. Lines that
@@ -26,7 +27,7 @@
 
 static int read_by_proc(uintptr_t addr, void *buf, size_t size)
 {
-	long fd = sys3(SYS_open, "/proc/self/mem", O_RDONLY | O_CLOEXEC, 0), n;
+	long fd = sys3(SYS_open, "/proc/thread-self/mem", O_RDONLY | O_CLOEXEC, 0), n;
 
 	if (fd < 0)
 		return (int)fd;
@@ -43,7 +44,7 @@ int memory_read(uintptr_t addr, void *buf, size_t size)
 
 	if (os_confined()) // filters for services forbid what debuggers use, some of them by death
 		return read_by_proc(addr, buf, size);
-	n = sys6(SYS_process_vm_readv, os_getpid(), (long)&local, 1, (long)&remote, 1, 0);
+	n = sys6(SYS_process_vm_readv, os_gettid(), (long)&local, 1, (long)&remote, 1, 0);
 	if (n == -ENOSYS || n == -EPERM) // old, or forbidden otherwise
 		return read_by_proc(addr, buf, size);
 	return n < 0 ? (int)n : n == (long)size ? 0 : -EFAULT;
@@ -132,7 +133,7 @@ bool maps_parse(char *s, struct map_line *ret)
 // would take the square of its length.
 int maps_read(struct map_cursor *c, char *buf, size_t size, int64_t time, map_fn *fn, void *arg)
 {
-	long fd = sys3(SYS_open, "/proc/self/maps", O_RDONLY | O_CLOEXEC, 0), n;
+	long fd = sys3(SYS_open, "/proc/thread-self/maps", O_RDONLY | O_CLOEXEC, 0), n;
 	int64_t start = 0;
 	size_t have = 0;
 

@@ -116,6 +116,23 @@ CASE_STRESS(exit_from_thread)
 	ends_with(END_MAIN_GONE, 42 << 8);
 }
 
+/* Threads that compute while main is gone from the start (tables.py looks at how they were stopped). */
+static void *burn_and_exit(void *arg)
+{
+	sleep_ns(5 * MS);
+	hogs_start(3);
+	burn(200 * MS);
+	(void)arg;
+	puts("OK");
+	exit(0);
+}
+
+CASE(main_gone_busy)
+{
+	spawn(burn_and_exit, NULL);
+	pthread_exit(NULL);
+}
+
 /* abort and a fatal signal keep their signal. */
 CASE_STRESS(die_by_signal)
 {

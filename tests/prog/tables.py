@@ -102,6 +102,15 @@ def handlers_and_coroutines(cache):
 
 
 @check
+def first_thread_gone(cache):
+    """The tables are found also when the first thread of the process has ended by pthread_exit: /proc/self shows no
+    memory then."""
+    build(cache)
+    _, s = run("main_gone_busy", cache, PREEMPT_PROCS="1", PREEMPT_QUANTUM="1ms", PREEMPT_FORCE_AFTER="0")
+    want(s["preempt"]["async"] >= 20, f"{s['preempt']} {s['refused']}")
+
+
+@check
 def no_table_forced(cache):
     """Without a table a thread is stopped by force after PREEMPT_FORCE_AFTER; and never if that is 0."""
     os.chmod(cache, 0o777)  # such a directory is not believed, and nobody builds into it

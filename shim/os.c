@@ -236,6 +236,31 @@ char os_thread_state(int tid)
 	return i >= 0 && i + 2 < n ? buf[i + 2] : 0;
 }
 
+// The name in it may contain anything but a newline.
+int64_t os_thread_waits(int tid)
+{
+	static const char key[] = "\nvoluntary_ctxt_switches:\t";
+	char path[64], buf[4096];
+	struct text t = {path, 0, sizeof path};
+	int64_t waits = 0;
+	int n;
+
+	text_printf(&t, "/proc/self/task/%d/status", tid);
+	n = os_read_file(path, buf, sizeof buf);
+	for (int i = 0; i < n; i++) {
+		size_t k = 0;
+
+		while (k < sizeof key - 1 && buf[i + (int)k] == key[k])
+			k++;
+		if (k < sizeof key - 1)
+			continue;
+		for (i += (int)k; buf[i] >= '0' && buf[i] <= '9'; i++)
+			waits = waits * 10 + (buf[i] - '0');
+		return waits;
+	}
+	return -1;
+}
+
 int os_affinity_cpus(int tid)
 {
 	unsigned long mask[128]; // 8192 CPUs, the kernel's largest

@@ -69,6 +69,8 @@ unsigned os_getcpu(void); // the CPU that this thread runs on, or did a moment a
 int os_gettid(void);
 int os_getpid(void);
 char os_thread_state(int tid); // 'R', 'S', 'D', ... from /proc, 0 if it cannot be read
+int64_t
+os_thread_waits(int tid); // how often it has blocked in the kernel; -1 if that cannot be read
 int os_read_file(const char *path, char *buf,
 		 size_t len);  // whole small file, NUL-ended; bytes or -errno
 int os_affinity_cpus(int tid); // CPUs in a thread's affinity mask (0: own), or -errno

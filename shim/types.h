@@ -148,6 +148,7 @@ struct g {
 	int64_t stray_seen;	// sysmon: run_since of the stretch without a P last seen
 	int64_t stray_cpu;	// sysmon: CPU time at the last look at that stretch
 	int64_t signal_at;	// sysmon: when signal_pending was set
+	int64_t stray_waits;	// sysmon: how often it had blocked, or -1: not known
 	int64_t stray_asked;	// sysmon: when it was first asked to queue in that stretch, or 0
 	struct asking asking;	// sysmon: preemption signals to it in that stretch
 	uint64_t run_ns, wait_ns, switches;

@@ -658,3 +658,94 @@ CASE_STRESS(signal_blocked_raw)
 	join(spawn(raw_block_thread, NULL));
 	hogs_stop();
 }
+
+/* A team that waits by system calls in its own code, as libgomp's do: no interposer sees them. */
+static struct {
+	atomic_int arrived, round, enough, done;
+	int n, rounds;
+} team;
+
+static void futex_unseen(atomic_int *word, int op, int value)
+{
+	register long timeout __asm__("r10") = 0;
+	long r;
+
+	__asm__ volatile("syscall"
+			 : "=a"(r)
+			 : "a"(SYS_futex), "D"(word), "S"(op | FUTEX_PRIVATE_FLAG), "d"(value),
+			   "r"(timeout)
+			 : "rcx", "r11", "memory");
+	CHECK(r >= 0 || r == -EAGAIN || r == -EINTR);
+}
+
+static void team_meets(void)
+{
+	int round = atomic_load(&team.round);
+
+	if (atomic_fetch_add(&team.arrived, 1) + 1 == team.n) {
+		atomic_store(&team.arrived, 0);
+		atomic_store(&team.done, atomic_load(&team.enough));
+		atomic_store(&team.round, round + 1);
+		futex_unseen(&team.round, FUTEX_WAKE, INT_MAX);
+	}
+	while (atomic_load(&team.round) == round)
+		futex_unseen(&team.round, FUTEX_WAIT, round);
+}
+
+static void *team_calls(void *arg)
+{
+	static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+	static long sum;
+
+	(void)arg;
+	for (int i = 0; i < team.rounds; i++) {
+		pthread_mutex_lock(&mutex);
+		sum++;
+		pthread_mutex_unlock(&mutex);
+		team_meets();
+		CHECK(i + 1 < team.rounds || sum == (long)team.rounds * team.n);
+	}
+	return NULL;
+}
+
+/* Rounds of a barrier that no interposer sees and of calls that one does. */
+CASE_STRESS(unseen_barrier)
+{
+	pthread_t threads[8];
+
+	team.n = ARRAY_SIZE(threads);
+	team.rounds = 400;
+	for (int i = 0; i < team.n; i++)
+		threads[i] = spawn(team_calls, NULL);
+	for (int i = 0; i < team.n; i++)
+		join(threads[i]);
+}
+
+static void *team_busy(void *arg)
+{
+	long long end = now(CLOCK_MONOTONIC) + 4 * SEC;
+
+	(void)arg;
+	pthread_setname_np(pthread_self(), "member");
+	do {
+		spin(2000);
+		if (now(CLOCK_THREAD_CPUTIME_ID) > 30 * MS || now(CLOCK_MONOTONIC) > end)
+			atomic_store(&team.enough, 1);
+		team_meets();
+	} while (!atomic_load(&team.done));
+	return NULL;
+}
+
+/* The same among busy threads, without calls: bursts of a few microseconds between two waits. */
+CASE(unseen_among_busy)
+{
+	pthread_t threads[2];
+
+	hogs_start(8);
+	team.n = ARRAY_SIZE(threads);
+	for (int i = 0; i < team.n; i++)
+		threads[i] = spawn(team_busy, NULL);
+	for (int i = 0; i < team.n; i++)
+		join(threads[i]);
+	hogs_stop();
+}

@@ -185,6 +185,36 @@ def stats_deep_jump():
     want(len(main) == 1 and main[0]["switches"] >= 900, f"main: {main}")
 
 
+def figures(case, **env):
+    with tempfile.TemporaryDirectory() as d:
+        passes(case, PREEMPT_STATS=f"{d}/s", **env)
+        with open(f"{d}/s", encoding="utf-8") as f:
+            return json.load(f)
+
+
+@check
+def unseen_calls():
+    """A thread whose P was taken while it waited unseen comes back on credit: did it queue at its next call, each of
+    400 rounds would cost the P of every member anew. It does without credit."""
+    s = figures("unseen_barrier", PREEMPT_PROCS="2")
+    want(s["retakes"]["opaque"] < 200, f"retakes: {s['retakes']}")
+    s = figures("unseen_barrier", PREEMPT_PROCS="2", PREEMPT_CREDIT="0")
+    want(s["retakes"]["opaque"] > 200, f"without credit: {s['retakes']}")
+
+
+@check
+def unseen_bursts():
+    """Members of a team that waits unseen every few microseconds do not queue behind busy threads, though they need
+    300 times the credit in all."""
+    for _ in range(3):  # the kernel may keep sysmon from looking in time: once in 3 runs is enough
+        s = figures("unseen_among_busy", PREEMPT_PROCS="2", PREEMPT_QUANTUM="1ms")
+        members = [t["switches"] for t in s["threads"] if t["name"] == "member"]
+        want(len(members) == 2, f"members: {members}")
+        if sum(members) < 50:
+            return
+    want(False, f"switches of the members: {members}")
+
+
 @check
 def stats_names():
     """A thread's name with quotes and control characters does not break the JSON; a path that

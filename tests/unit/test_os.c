@@ -234,6 +234,20 @@ START_TEST(thread_state)
 }
 END_TEST
 
+START_TEST(thread_waits)
+{
+	int64_t before = os_thread_waits(os_gettid()), after;
+
+	ck_assert_int_ge(before, 0);
+	for (int i = 0; i < 10; i++)
+		usleep(1000);
+	after = os_thread_waits(os_gettid());
+	ck_assert_int_ge(after, before + 10);
+	ck_assert_int_le(after, before + 40); // not the number of something else
+	ck_assert_int_eq(os_thread_waits(1 << 22), -1);
+}
+END_TEST
+
 struct spawned {
 	uint32_t done;
 	int tid;
@@ -352,6 +366,7 @@ static void add(TCase *tc)
 	tcase_add_test(tc, times);
 	tcase_add_test(tc, cputime);
 	tcase_add_test(tc, thread_state);
+	tcase_add_test(tc, thread_waits);
 	tcase_add_test(tc, spawn);
 	tcase_add_test(tc, memory);
 	tcase_add_test(tc, read_file);

@@ -36,7 +36,7 @@ void globrunqput(struct g *gp)
 // CPUs idle with 16 busy threads). Nobody is passed over more than SKIPS times. sched.lock must be held.
 static struct g *globrunq_next(uint32_t cpu)
 {
-	enum { LOOK = 8, SKIPS = 4 };
+	enum { LOOK = 8, SKIPS = 10 };
 	struct g *gp = sched.runq.head, *before = NULL;
 
 	if (!gp)

@@ -293,7 +293,9 @@ static void keep(void *arg)
 	j->keeper = os_getpid();
 	sys2(SYS_setpgid, 0, 0);
 	// The kernel's getpriority returns 20 - nice; values above 19 are cut.
-	sys3(SYS_setpriority, PRIO_PROCESS, 0, 20 - sys2(SYS_getpriority, PRIO_PROCESS, 0) + NICE);
+	// Compared with the program: sysmon, which started us, may be in more haste.
+	sys3(SYS_setpriority, PRIO_PROCESS, 0,
+	     20 - sys2(SYS_getpriority, PRIO_PROCESS, j->parent) + NICE);
 	sys1(SYS_chdir, "/");
 	if (sys3(SYS_open, "/dev/null", O_RDWR, 0) == 0) {
 		sys1(SYS_dup, 0);

@@ -25,10 +25,10 @@ enum {
 	LINGER = 10,		// short sleeps without demand before the long one
 	RETAKE_AFTER = 20000,	// ns in one system call; Go's sysmon tick
 	SIGNAL_LOST = 20000000, // ns until a signal on its way is given up
-	NICE = -10,
-	TAKEOVER = 40000,      // ns from sysmon's wake-up to the start of the next slice
-	BACKOFF_MIN = 50000,   // ns between a refusal and the next signal
-	BACKOFF_MAX = 5000000, // ns
+	HASTE = 10,		// nice, below the program's
+	TAKEOVER = 40000,	// ns from sysmon's wake-up to the start of the next slice
+	BACKOFF_MIN = 50000,	// ns between a refusal and the next signal
+	BACKOFF_MAX = 5000000,	// ns
 	// Signals before it grows: a thread that is at safe points half of the time refuses them all once in 256.
 	INSIST = 8,
 };
@@ -411,7 +411,8 @@ static void sysmon(void *arg)
 	sys5(SYS_prctl, 15 /* PR_SET_NAME */, "sysmon", 0, 0, 0);
 	sys3(SYS_sched_setattr, 0, &attr, 0); // refused or unknown: coarser, still right
 	// Where the program has the right to: without, one signal in a hundred is some ms late.
-	sys3(SYS_setpriority, 0 /* PRIO_PROCESS */, 0, NICE);
+	// The kernel's getpriority returns 20 - nice.
+	sys3(SYS_setpriority, 0 /* PRIO_PROCESS */, 0, 20 - sys2(SYS_getpriority, 0, 0) - HASTE);
 	while (!load_acquire(&stopping)) { // pairs with sysmon_stop
 		int64_t now, next;
 

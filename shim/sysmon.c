@@ -409,10 +409,11 @@ static void sysmon(void *arg)
 	(void)arg;
 	sys5(SYS_prctl, 29 /* PR_SET_TIMERSLACK */, 1, 0, 0, 0);
 	sys5(SYS_prctl, 15 /* PR_SET_NAME */, "sysmon", 0, 0, 0);
+	attr.nice = 20 - (int)sys2(SYS_getpriority, 0 /* PRIO_PROCESS */,
+				   0);	      // the kernel returns 20 - nice
 	sys3(SYS_sched_setattr, 0, &attr, 0); // refused or unknown: coarser, still right
 	// Where the program has the right to: without, one signal in a hundred is some ms late.
-	// The kernel's getpriority returns 20 - nice.
-	sys3(SYS_setpriority, 0 /* PRIO_PROCESS */, 0, 20 - sys2(SYS_getpriority, 0, 0) - HASTE);
+	sys3(SYS_setpriority, 0, 0, attr.nice - HASTE);
 	while (!load_acquire(&stopping)) { // pairs with sysmon_stop
 		int64_t now, next;
 

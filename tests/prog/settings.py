@@ -366,6 +366,27 @@ def helper_not_needed():
         want(not os.path.exists(f"{d}/env"), "a helper was started")
 
 
+@check
+def sysmon_nice():
+    """In a program of lower priority sysmon is not above that by more than it asks for (it was at 0, whatever the program
+    had), and where it may not ask, it is where the program is."""
+    env = {k: v for k, v in os.environ.items() if not k.startswith("PREEMPT_")}
+    seen, want_in = None, (os.nice(0) + 5, os.nice(0) + 5 - 10)
+    with subprocess.Popen(["nice", "-n", "5", PROGS, "main_gone_busy"], stdout=subprocess.DEVNULL,
+                          env=dict(env, LD_PRELOAD=LIB)) as p:
+        while seen not in want_in and p.poll() is None:
+            for tid in os.listdir(f"/proc/{p.pid}/task"):
+                try:
+                    with open(f"/proc/{p.pid}/task/{tid}/stat", encoding="utf-8") as f:
+                        name, rest = f.read().rsplit(")", 1)
+                except OSError:
+                    continue
+                if name.endswith("(sysmon"):
+                    seen = int(rest.split()[16])
+            time.sleep(0.01)
+    want(seen in want_in, f"sysmon's nice value is {seen}, not one of {want_in}")
+
+
 def main():
     global LIB, PROGS
     if sys.argv[1:] == ["-l"]:

@@ -29,28 +29,34 @@ void globrunqput(struct g *gp)
 	lock_release(&sched.lock);
 }
 
-// Take the next G off the global list: the first among a few that ran on this CPU last, else the head.
+// Take the next G off the global list: the first that ran on this CPU last among those that came with the head, else
+// the head.
 //
 // The kernel puts a thread that is woken on the CPU it ran on before, also when a thread runs there and
 // the waker's CPU is about to become free; with HZ=250 it may take 4 ms until it notices (measured: 9 % of two
-// CPUs idle with 16 busy threads). Nobody is passed over more than SKIPS times. sched.lock must be held.
+// CPUs idle with 16 busy threads). Slices end together on all Ps (sysmon.c), so to choose among the Gs of one such moment
+// is enough for most, and nobody is passed over by who came TOGETHER later. (Chosen among the first eight, a G
+// could be the only one of its CPU: it followed itself for ever, while seven others shared the other CPU.)
+// sched.lock must be held.
 static struct g *globrunq_next(uint32_t cpu)
 {
-	enum { LOOK = 8, SKIPS = 10 };
+	enum { LOOK = 8, TOGETHER = 200000 /* ns */ };
+	int64_t together = config.quantum / 2 < TOGETHER ? config.quantum / 2 : TOGETHER;
 	struct g *gp = sched.runq.head, *before = NULL;
 
 	if (!gp)
 		return NULL;
-	if (gp->cpu != cpu && gp->skipped < SKIPS) {
-		struct g *prev = gp;
+	if (gp->cpu != cpu) {
+		struct g *prev = gp, *next;
 
-		for (int i = 1; i < LOOK && prev->schedlink; i++, prev = prev->schedlink)
-			if (prev->schedlink->cpu == cpu) {
-				gp->skipped++;
+		for (int i = 1; i < LOOK && (next = prev->schedlink); i++, prev = next) {
+			if (next->cpu == cpu &&
+			    next->runnable_since - gp->runnable_since < together) {
 				before = prev;
-				gp = prev->schedlink;
+				gp = next;
 				break;
 			}
+		}
 	}
 	if (before)
 		before->schedlink = gp->schedlink;
@@ -58,7 +64,6 @@ static struct g *globrunq_next(uint32_t cpu)
 		sched.runq.head = gp->schedlink;
 	if (sched.runq.tail == gp)
 		sched.runq.tail = before;
-	gp->skipped = 0;
 	store_relaxed(&sched.runq.size, sched.runq.size - 1);
 	return gp;
 }

@@ -18,7 +18,7 @@
 static const int64_t US = 1000, MS = 1000000;
 enum {
 	TICK_MIN = 50000,   // ns; below it timers on virtual machines are late anyway
-	TICK_MAX = 1000000, // ns
+	TICK_MAX = 1500000, // ns; at slices of 1 ms their ends are looks enough
 	CONFIRM =
 		200000, // ns between the first look at a holder and the second, where holders block unseen
 	FRUITLESS = 20,		// looks before the interval starts to double
@@ -44,7 +44,7 @@ static uint32_t napping;
 static struct {
 	int64_t tick;
 	int fruitless;
-	int64_t next_strays, next_resize, next_trace;
+	int64_t next_strays, latest_strays, next_resize, next_trace;
 	int64_t opaque_until; // holders blocked unseen not long ago
 	bool retook;
 } mon;
@@ -181,15 +181,16 @@ static int64_t watch_running(struct p *pp, uint64_t word, struct g *gp, int64_t 
 		pp->sysmon.asking = (struct asking){0, 0};
 		pp->sysmon.requested = pp->sysmon.spared = false;
 	}
+	end = slice_end(start, slice);
 	first = gp->seq_seen != word;
-	if (blocked_unseen(gp, word)) {
+	// At the end of a slice shorter than a tick each look is the first, and would be for nothing.
+	if ((!first || now < end) && blocked_unseen(gp, word)) {
 		// Asleep where no interposer sees it, it will be so again, and each time a P would be lost for
 		// CONFIRM: a team of libgomp's whose threads queued after every barrier made 1/30 of its rounds. So
 		// it comes back as from any blocking call, and watch_strays charges it.
 		take_and_hand_off(pp, word, gp, !gives_credit(), &stats.retakes_opaque);
 		return now + mon.tick;
 	}
-	end = slice_end(start, slice);
 	if (now < end)
 		return first && now < mon.opaque_until
 			       ? earlier(end,
@@ -288,15 +289,15 @@ static bool has_blocked(struct g *gp, int64_t cpu)
 }
 
 // Make Gs that run without a P queue for one when they have used up their credit of CPU time. Looks at
-// every G, so the interval grows with their number; while all strays sleep in the kernel it is the ordinary tick (at
-// 100 us for ever, four of them cost two busy CPUs 6 %).
+// every G, so the interval grows with their number; while all strays sleep in the kernel, or there are none, it is the ordinary
+// tick (at 100 us for ever, four of them cost two busy CPUs 6 %), give or take a half: a slice end meanwhile is as good.
 static int64_t watch_strays(int64_t now)
 {
 	int n = 0;
 	bool active = false;
 
 	if (now < mon.next_strays)
-		return mon.next_strays;
+		return mon.latest_strays;
 	// acquire: pairs with gfree_refill
 	for (struct g *gp = load_acquire(&sched.allgs); gp; gp = gp->alllink, n++) {
 		int64_t cpu;
@@ -334,8 +335,9 @@ static int64_t watch_strays(int64_t now)
 		}
 		signal_g(gp, NULL, 0, &gp->asking, gp->stray_asked, now, now);
 	}
-	mon.next_strays = now + n * US + (active ? 100 * US : mon.tick);
-	return mon.next_strays;
+	mon.next_strays = now + n * US + (active ? 100 * US : mon.tick / 2);
+	mon.latest_strays = mon.next_strays + (active ? 0 : mon.tick);
+	return mon.latest_strays;
 }
 
 // The number of Ps that the affinity mask and the cgroup allow now.

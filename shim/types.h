@@ -99,7 +99,6 @@ struct g {
 	uint32_t note;	    // futex word
 	uint32_t park;	    // PARK_*
 	uint32_t cpu;	    // where it ran last
-	uint8_t skipped;    // times others were taken from the global queue before it
 	uint8_t waitreason; // enum wait_reason, for reports
 
 	// Parking lot (park.c). Protected by the lock of the bucket of waitaddr.

@@ -140,6 +140,38 @@ START_TEST(global_batch)
 }
 END_TEST
 
+// A G of this CPU goes before others that became runnable with it, never before one that had waited for longer.
+START_TEST(global_prefers_this_cpu)
+{
+	cpu_set_t one, all;
+	int here;
+
+	sched_getaffinity(0, sizeof(all), &all);
+	here = sched_getcpu();
+	CPU_ZERO(&one);
+	CPU_SET(here, &one);
+	ck_assert_int_eq(sched_setaffinity(0, sizeof(one), &one), 0);
+	config.quantum = 10000000;
+	for (int i = 0; i < 4; i++) {
+		gs[i].cpu = i == 0 ? here + 1 : here;
+		gs[i].runnable_since = 1000000000;
+		globrunqput(&gs[i]);
+	}
+	gs[1].cpu = here + 1;
+	ck_assert_ptr_eq(globrunqget(NULL, 1), &gs[2]);
+	gs[3].runnable_since += 1000000; // a later slice's
+	ck_assert_ptr_eq(globrunqget(NULL, 1), &gs[0]);
+	gs[3].runnable_since -= 1000000;
+	ck_assert_ptr_eq(globrunqget(NULL, 1), &gs[3]);
+	ck_assert_ptr_eq(globrunqget(NULL, 1), &gs[1]);
+	// The end of the list was taken and is right.
+	globrunqput(&gs[0]);
+	ck_assert_ptr_eq(globrunqget(NULL, 1), &gs[0]);
+	ck_assert_ptr_null(globrunqget(NULL, 1));
+	sched_setaffinity(0, sizeof(all), &all);
+}
+END_TEST
+
 START_TEST(steal_half)
 {
 	bool inherit;
@@ -300,6 +332,7 @@ static void add(TCase *tc)
 	tcase_add_test(tc, runnext_goes_first);
 	tcase_add_test(tc, overflow);
 	tcase_add_test(tc, global_batch);
+	tcase_add_test(tc, global_prefers_this_cpu);
 	tcase_add_test(tc, steal_half);
 	tcase_add_test(tc, pick_order);
 	tcase_add_test(tc, tick_61);

@@ -222,6 +222,8 @@ bool gopark_begin(struct g *gp, enum wait_reason why)
 	pp = pin(gp);
 	if (pp)
 		run_ends(gp, os_nanotime());
+	else
+		gp->run_since = os_nanotime();
 	gp->p = NULL;
 	gp->waitreason = (uint8_t)why;
 	store_relaxed(&gp->status, G_WAITING);
@@ -285,8 +287,11 @@ int park_wait_since(struct g *gp, const struct deadline *until, unsigned flags,
 	return r;
 }
 
-// The calling thread holds no P and is in no run queue: take an idle P, or queue for one.
-static void queue_for_p(struct g *gp)
+// The calling thread holds no P and is in no run queue: take an idle P, or run on without, or queue for one.
+//
+// Who comes back from a wait of its own may run on credit: most bursts between two blocking calls are shorter than a
+// switch. sysmon ends it when it lasts too long and someone waits.
+static void run_again(struct g *gp, bool on_credit)
 {
 	struct p *pp;
 	int64_t now;
@@ -294,6 +299,7 @@ static void queue_for_p(struct g *gp)
 	if (unlikely(load_relaxed(&sched.active) ==
 		     PHASE_DORMANT)) { // in a forked child, back from a handler
 		gp->p = NULL;
+		store_relaxed(&gp->status, G_RUNNING);
 		gp->waiting = false;
 		return;
 	}
@@ -307,11 +313,19 @@ static void queue_for_p(struct g *gp)
 		return;
 	}
 	gp->p = NULL;
-	if (unlikely(load_relaxed(&sched.open))) {
+	on_credit = on_credit && config.credit && !config.asyncpreemptoff;
+	if (on_credit || unlikely(load_relaxed(&sched.open))) {
+		if (on_credit)
+			STAT(credit_runs);
+		gp->run_since = now;
+		gp->grace_over = false;
+		store_relaxed(&gp->force, false);
 		store_relaxed(&gp->preempt, false);
 		store_relaxed(&gp->status, G_RUNNING);
 		gp->waiting = false;
 		critical_leave();
+		if (demand())
+			sysmon_kick();
 		return;
 	}
 	gp->runnable_since = now;
@@ -324,11 +338,13 @@ static void queue_for_p(struct g *gp)
 	park_wait(gp, NULL, 0);
 }
 
-// Parked, and sure that no goready can come: end the wait.
+// Parked, and sure that no goready can come: end the wait. It was one of its own, until a deadline, a handler, a
+// cancellation, so it comes back as from a system call; but not from one that was hardly a wait, as who polls with
+// deadlines that have passed would then never need a P.
 void gounpark(struct g *gp)
 {
 	store_relaxed(&gp->park, PARK_NONE);
-	queue_for_p(gp);
+	run_again(gp, os_nanotime() - gp->run_since >= config.credit);
 }
 
 // Make a parked G runnable: on an idle P if there is one, else as runnext of the caller's P. The one
@@ -379,7 +395,7 @@ void gosched(struct g *gp, enum g_status as)
 	store_relaxed(&gp->force, false);
 	if (!pp) {
 		critical_leave();
-		queue_for_p(gp);
+		run_again(gp, false);
 		return;
 	}
 	if (sched.policy->empty() && pp->id < load_relaxed(&sched.nprocs)) {
@@ -446,37 +462,11 @@ void entersyscallblock(struct g *gp)
 	entersyscall(gp);
 }
 
-// The P is gone: take an idle one, run on credit, or queue.
+// The P is gone.
 void exitsyscall_slow(struct g *gp)
 {
-	struct p *pp;
-
 	store_relaxed(&gp->status, G_RUNNING);
-	if (unlikely(load_relaxed(&sched.active) == PHASE_DORMANT)) // as in queue_for_p
-		return;
-	critical_enter();
-	gp->p = NULL;
-	pp = pidleget();
-	if (pp) {
-		wirep(pp, gp, os_nanotime(), false);
-		critical_leave();
-		return;
-	}
-	critical_leave();
-	if ((config.credit && !config.asyncpreemptoff) || load_relaxed(&sched.open)) {
-		// On credit: most bursts between two blocking calls are shorter than a switch. sysmon
-		// ends it when it lasts too long and someone waits.
-		STAT(credit_runs);
-		gp->run_since = os_nanotime();
-		gp->grace_over = false;
-		store_relaxed(&gp->force, false);
-		store_relaxed(&gp->preempt, false);
-		store_relaxed(&gp->status, G_RUNNING);
-		if (demand())
-			sysmon_kick();
-		return;
-	}
-	queue_for_p(gp);
+	run_again(gp, true);
 }
 
 // The wait that a handler interrupted is given up: get a P, by ourselves or from who has readied us.
@@ -486,7 +476,7 @@ static void settle(struct g *gp)
 	if (load_relaxed(&gp->park) == PARK_PARKED && lot_leave_parked(gp))
 		gounpark(gp);
 	else if (load_relaxed(&gp->park) == PARK_NONE && load_relaxed(&gp->status) == G_WAITING)
-		queue_for_p(gp); // interrupted between lot_leave_parked and queue_for_p
+		run_again(gp, false); // interrupted between lot_leave_parked and run_again
 	else
 		park_wait(gp, NULL, 0);
 }
@@ -561,7 +551,7 @@ static void become(struct g *gp)
 void sched_start(struct g *gp)
 {
 	become(gp);
-	queue_for_p(gp);
+	run_again(gp, false);
 }
 
 void gostart(struct g *gp)

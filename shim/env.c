@@ -100,7 +100,7 @@ static const struct setting settings[] = {
 	{.name = "PREEMPT_SIGNAL",
 	 .type = SIGNAL,
 	 .value = &config.signal,
-	 .def = "SIGURG",
+	 .def_text = "one of libc's own, which no program uses",
 	 .arg = "SIGNAL",
 	 .range = "SIGURG or SIGRTMIN+n",
 	 .help = "the signal that preempts a thread; the program may use it as well"},
@@ -555,6 +555,7 @@ static void set_defaults(void)
 		if (set->def && parse(set, set->def, &unmet))
 			throw("env.c: a default is not valid");
 	}
+	config.signal = SIG_SETXID;
 	config.dump_signal = 0;
 	config.lock_grace = -1; // one quantum, which may be set yet
 }

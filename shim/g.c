@@ -11,9 +11,8 @@
 
 enum { G_CHUNK = 32 };
 
-// The kernel's frame (with AVX-512 or AMX state: AT_MINSIGSTKSZ) plus what our handler and the
-// program's handlers that may nest on it need. Virtual memory: touched only when used.
-// A handler of the program may nest on a forced park, so there is room for a large one, and a guard page.
+// The kernel's frame (with AVX-512 or AMX state: AT_MINSIGSTKSZ), our handler, and handlers of a program whose own alternate
+// stack is too small (altstack.c). Virtual memory: touched only when used; below it is a guard page.
 size_t g_altstack_size(void)
 {
 	return 256 * 1024;

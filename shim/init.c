@@ -54,7 +54,6 @@ __attribute__((constructor)) static void init(void)
 	bad = env_read(getenv_secure, environ);
 	if (bad && config.strict)
 		_exit(127);
-	signal_movable = !secure_getenv("PREEMPT_SIGNAL");
 	modules_find_object =
 		(modules_find_object_fn *)dlvsym(RTLD_DEFAULT, "_dl_find_object", "GLIBC_2.35");
 	helper_init();

@@ -167,7 +167,6 @@ void preempt_handler(int sig, siginfo_t *info, void *context)
 {
 	struct g *gp = tls.self;
 	enum refusal why;
-	bool masked;
 
 	if (!preempt_is_ours(info)) {
 		signal_forward(sig, info, context);
@@ -191,19 +190,9 @@ void preempt_handler(int sig, siginfo_t *info, void *context)
 	}
 	locks_forgotten(gp);
 	STAT(preempt_forced);
-	// On an alternate stack of the program's there is no room for handlers that are to run on the thread's own.
-	masked = signal_nest_begin(gp, context,
-				   gp->prog_altstack.ss_flags & SS_DISABLE ? 0 : ~(uint64_t)0);
+	signal_park_begin(gp, context);
 	gosched(gp, G_PREEMPTED);
-	signal_nest_end(gp, masked);
-}
-
-// One of ours that was on its way when we moved to another signal, in the program's handler for the old one. That may run
-// on the stack that it interrupted, where an injected call would damage the kernel's frame: it is only taken note of.
-void preempt_late(void)
-{
-	if (tls.self)
-		xchg(&tls.self->signal_pending, 0); // pairs with preempt_m
+	signal_park_end();
 }
 
 // Go's asyncPreempt2: the injected call, in ordinary context. Since the handler returned, handlers of the program may

@@ -584,7 +584,7 @@ void goexit(void)
 	entersyscallblock(gp); // hands the P on and waits for a signal on its way
 	tls.g = NULL;
 	tls.self = NULL;
-	signal_thread_exit(gp);
+	altstack_thread_exit(gp);
 	sys5(SYS_prctl, 16 /* PR_GET_NAME */, gp->name, 0, 0, 0);
 	stats_thread_exit(gp);
 	store_relaxed(&gp->status, G_DEAD);

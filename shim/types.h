@@ -127,7 +127,7 @@ struct g {
 	bool masked; // signals are blocked that the program did not block: ours, cancellation; owner only
 
 	// Signals (signal.c).
-	bool urg_blocked;      // the program blocked the preemption signal; we did not
+	bool sig_blocked;      // the program blocked the preemption signal; we did not
 	stack_t prog_altstack; // what the program set with sigaltstack
 	void *altstack;	       // ours; type-stable with the G
 	uint32_t sigcount;     // program handlers run on this thread, for the EINTR rule

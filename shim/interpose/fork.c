@@ -97,14 +97,14 @@ void vfork_prepare(void)
 		tls.g = NULL;
 		tls.no_adopt++;
 	}
-	signal_vfork(true);
+	signal_child_mask(true);
 }
 
 // The parent's side is back, or vfork failed. ret: of the system call. Returns what vfork returns.
 long vfork_parent(long ret)
 {
 	if (tls.vforked && --tls.vforked == 0) {
-		signal_vfork(false);
+		signal_child_mask(false);
 		if (tls.vfork_g) {
 			tls.no_adopt--;
 			tls.g = tls.vfork_g;
@@ -121,7 +121,7 @@ long vfork_parent(long ret)
 // --- exec: the new image inherits what the program set ----------------------------------------------
 
 // entersyscall also keeps preemption signals away: one that arrives after the kernel has put the default
-// action back, and is not SIGURG, would end the new program.
+// action back would end the new program.
 static struct g *exec_begins(void)
 {
 	struct g *gp = getg();

@@ -43,6 +43,8 @@ static void jumps(const struct __jmp_buf_tag *env)
 {
 	if (unlikely(tls.frames || tls.deep || (tls.self && tls.self->masked)))
 		park_abandon(layout_known() ? stack_pointer(env) : LEAVES);
+	if (env->__mask_was_saved && load_relaxed(&sched.active) == PHASE_ACTIVE && !tls.vforked)
+		signal_jump((const sigset_t *)&env->__saved_mask);
 }
 
 #define JUMP(name)                                                                                 \

@@ -149,7 +149,7 @@ static struct g *newproc(void *(*start)(void *), void *arg, const pthread_attr_t
 	gp->start = start;
 	gp->arg = arg;
 	stack_from(gp, attr);
-	gp->urg_blocked = tls.self && tls.self->urg_blocked; // the mask is inherited
+	gp->sig_blocked = tls.self && tls.self->sig_blocked; // the mask is inherited
 	// Parked until its creator knows that there is a thread, and readies it: so it is next in line,
 	// as in Go's newproc, however long the kernel takes to start the thread.
 	gp->status = G_WAITING;
@@ -169,6 +169,7 @@ EXPORT int pthread_create(pthread_t *t, const pthread_attr_t *attr, void *(*star
 	r = MAY_BLOCK(REAL(pthread_create)(t, attr, gothread, gp));
 	if (r == EAGAIN && sysmon_stop())
 		r = REAL(pthread_create)(t, attr, gothread, gp);
+	signal_thread_made();
 	if (r == 0)
 		goready(gp);
 	else
@@ -187,6 +188,7 @@ EXPORT int thrd_create(thrd_t *t, thrd_start_t start, void *arg)
 	r = MAY_BLOCK(REAL(thrd_create)(t, gothread_c11, gp));
 	if (r != thrd_success && sysmon_stop())
 		r = REAL(thrd_create)(t, gothread_c11, gp);
+	signal_thread_made();
 	if (r == thrd_success)
 		goready(gp);
 	else

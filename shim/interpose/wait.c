@@ -49,19 +49,11 @@ EXPORT int waitid(idtype_t type, id_t id, siginfo_t *info, int options)
 // The child inherits the mask of its creator. We keep the preemption signal unblocked even if the
 // program blocked it, so block it for the length of the call; a thread in a call needs no such
 // signal.
-static void child_mask(int how)
-{
-	const struct g *gp = tls.self;
-	uint64_t set = (uint64_t)1 << (config.signal - 1);
-
-	if (gp && gp->urg_blocked)
-		sys4(SYS_rt_sigprocmask, how, &set, NULL, sizeof(set));
-}
 #define WITH_CHILD_MASK(call)                                                                      \
 	__extension__({                                                                            \
-		child_mask(SIG_BLOCK);                                                             \
+		signal_child_mask(true);                                                           \
 		__typeof__(call) spawned_ = (call);                                                \
-		child_mask(SIG_UNBLOCK);                                                           \
+		signal_child_mask(false);                                                          \
 		spawned_;                                                                          \
 	})
 #define SPAWN_WILL_BLOCK(call) WILL_BLOCK(WITH_CHILD_MASK(call))

@@ -50,7 +50,7 @@ START_TEST(defaults)
 	ck_assert_int_eq(config.force_after, 100000000);
 	ck_assert_int_eq(config.lock_grace, config.quantum);
 	ck_assert_int_eq(config.credit, 100000);
-	ck_assert_int_eq(config.signal, SIGURG);
+	ck_assert_int_eq(config.signal, SIG_SETXID);
 	ck_assert_int_eq(config.dump_signal, 0);
 	ck_assert_int_eq(config.log, LOG_WARN);
 	ck_assert_int_eq(config.deadlock, 1);
@@ -130,7 +130,6 @@ static const char *const bad[] = {
 	"PREEMPT_LOG=loud",
 	"PREEMPT_DUMP_SIGNAL=SIGKILL",
 	"PREEMPT_DUMP_SIGNAL=SIGSEGV",
-	"PREEMPT_DUMP_SIGNAL=SIGURG",
 	"PREEMPT_NOSUCH=1",
 	"PREEMPT_QUANTUMS=10ms",
 	"PREEMPT_=1",
@@ -208,6 +207,9 @@ START_TEST(good_values)
 	read_env("PREEMPT_SIGNAL=SIGRTMIN", "PREEMPT_DUMP_SIGNAL=SIGRTMIN+30");
 	ck_assert_int_eq(config.signal, SIGRTMIN);
 	ck_assert_int_eq(config.dump_signal, SIGRTMAX);
+	r = read_env("PREEMPT_SIGNAL=SIGURG", "PREEMPT_DUMP_SIGNAL=SIGURG");
+	ck_assert_int_eq(r.bad, 1);
+	ck_assert_int_eq(config.dump_signal, 0);
 	r = read_env("PREEMPT_WEIGHTS=db*:1,a:b:10000", "PREEMPT_CRITICAL=my_alloc*:my_free");
 	ck_assert_int_eq(r.bad, 0);
 	ck_assert_str_eq(config.weights, "db*:1,a:b:10000");

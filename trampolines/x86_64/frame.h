@@ -37,9 +37,11 @@
 
 #ifndef __ASSEMBLER__
 
+#include <signal.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 #include <ucontext.h>
 
 struct async_frame {
@@ -74,15 +76,20 @@ _Static_assert(sizeof(struct async_frame) == ASYNC_CFA, "the CFA is the interrup
 void async_preempt(void) __attribute__((visibility("hidden")));
 void async_preempt2(void) __attribute__((visibility("hidden")));
 
-// May a call be injected at all? Not into a thread with a shadow stack: ret would find no copy of the
-// pushed address there. Not into one that single-steps itself: it would see our instructions.
 // rdsspq is a no-op without shadow stacks, also on CPUs that know none.
-static inline bool context_can_push_call(const ucontext_t *uc)
+static inline bool has_shadow_stack(void)
 {
 	uint64_t ssp = 0;
 
 	__asm__ volatile(".byte 0xf3, 0x48, 0x0f, 0x1e, 0xc8" : "+a"(ssp)); // rdsspq %rax
-	return !ssp && !(uc->uc_mcontext.gregs[REG_EFL] & 0x100);
+	return ssp;
+}
+
+// May a call be injected at all? Not into a thread with a shadow stack: ret would find no copy of the
+// pushed address there. Not into one that single-steps itself: it would see our instructions.
+static inline bool context_can_push_call(const ucontext_t *uc)
+{
+	return !has_shadow_stack() && !(uc->uc_mcontext.gregs[REG_EFL] & 0x100);
 }
 
 static inline uintptr_t context_pc(const ucontext_t *uc)
@@ -106,6 +113,46 @@ static inline void context_push_call(ucontext_t *uc)
 	*(uintptr_t *)sp = context_pc(uc);
 	uc->uc_mcontext.gregs[REG_RSP] = (greg_t)sp;
 	uc->uc_mcontext.gregs[REG_RIP] = (greg_t)(uintptr_t)async_preempt;
+}
+
+typedef void context_handler_fn(int sig, siginfo_t *info, void *uc);
+
+// Goes on as if the kernel had put the frame of the signal onto the stack that it interrupted, and had called handler there.
+// All signals must be blocked. Does not return, but where it cannot be: with a shadow stack, which would keep the calls that
+// are left here, or if the frame is not as we know it.
+//
+// The frame, upwards: return address, context, siginfo, then what fpregs points to, aligned to 64 bytes; sigreturn
+// takes it from wherever the stack pointer is.
+static inline void context_move_frame(context_handler_fn *handler, int sig, siginfo_t *info,
+				      ucontext_t *uc)
+{
+	enum { SW_RESERVED = 464, MAGIC = 0x46505853, LEGACY = 512, SANE = 65536 };
+	const char *from = (const char *)uc - sizeof(uintptr_t), *end = (const char *)(info + 1);
+	const char *fp = (const char *)uc->uc_mcontext.fpregs;
+	uint32_t sw[2] = {0};
+	ptrdiff_t shift;
+	char *to;
+
+	if (fp) {
+		memcpy(sw, fp + SW_RESERVED, sizeof sw);
+		end = fp + (sw[0] == MAGIC ? sw[1] : LEGACY);
+	}
+	if ((const char *)info < from || end < (const char *)(info + 1) || end - from > SANE ||
+	    has_shadow_stack())
+		return;
+	to = (char *)context_sp(uc) - ASYNC_RED_ZONE - (end - from);
+	to -= (to - from) & 63;
+	shift = to - from;
+	memcpy(to, from, (size_t)(end - from));
+	uc = (ucontext_t *)(to + sizeof(uintptr_t));
+	if (fp)
+		uc->uc_mcontext.fpregs = (fpregset_t)(fp + shift);
+	__asm__ volatile("mov %[to], %%rsp\n\tjmp *%[handler]"
+			 :
+			 : [to] "r"(to), [handler] "a"(handler), "D"(sig),
+			   "S"((char *)info + shift), "d"(uc)
+			 : "memory");
+	__builtin_unreachable();
 }
 
 #endif

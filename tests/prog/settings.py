@@ -120,8 +120,12 @@ def off():
 
 @check
 def other_signal():
-    """Preemption by a real-time signal; SIGURG is then all the program's."""
-    for case in ["seed_go114", "sigurg_own_handler", "fair_64_busy"]:
+    """Preemption by a signal that the user chose, and the program uses as well."""
+    for case in ["seed_go114", "fair_64_busy", "sigurg_ignored"]:
+        passes(case, PREEMPT_PROCS="1", PREEMPT_SIGNAL="SIGURG")
+    for case in ["seed_go114", "fair_64_busy", "sigurg_own_handler", "sigurg_out_of_band", "sigurg_ignored",
+                 "take_every_signal", "real_time_order", "real_time_default",
+                 "nodefer_nests", "onstack_without_stack"]:
         passes(case, PREEMPT_PROCS="1", PREEMPT_SIGNAL="SIGRTMIN+7")
 
 

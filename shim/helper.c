@@ -23,6 +23,9 @@
 // helper_call is the same without a command: a function of ours, which may wait for files that are slow or never come (a home
 // directory on a dead server), in a process that shares our memory and nothing else. In sysmon it would stop all preemption.
 //
+// exec: a child that ends when its parent has become another program tells that one by SIGCHLD, whatever its exit signal, and
+// wait finds it. sysmon's end would end ours too late, so whoever calls exec ends them first.
+//
 // Delicate: the keeper runs in our memory on a stack of its own, with sysmon's TLS, which it must not touch. The stack is
 // freed when waitid says that the keeper is gone.
 
@@ -59,10 +62,11 @@ struct job {
 static char command[512], environment[ENV_SIZE];
 static size_t environment_used;
 static bool allowed, library_known;
-static int filters;  // seccomp filters at the start
-static int running;  // pid of the keeper, 0: none
-static int calling;  // pid of the process of helper_call, 0: none
-static char *memory; // of struct job and the keeper's stack
+static int filters;    // seccomp filters at the start
+static int running;    // pid of the keeper, 0: none
+static int calling;    // pid of the process of helper_call, 0: none
+static bool exec_near; // a thread is about to exec
+static char *memory;   // of struct job and the keeper's stack
 
 // --- what is known from the start -------------------------------------------------------------------
 
@@ -446,7 +450,7 @@ int helper_call(void (*fn)(void *), void *arg)
 {
 	long pid;
 
-	if (calling)
+	if (calling || load_relaxed(&exec_near))
 		return -EBUSY;
 	if (os_confined() || other_namespace() || sys3(SYS_close_range, ~0u, ~0u, 0) != 0)
 		return -EPERM;
@@ -463,6 +467,31 @@ int helper_call(void (*fn)(void *), void *arg)
 		return (int)pid;
 	calling = (int)pid;
 	return 0;
+}
+
+// If it still runs: kill it and wait, not for ever, as it may hang in the kernel.
+static void end_now(int pid)
+{
+	const struct timespec pause = {.tv_nsec = 100000};
+	siginfo_t info;
+
+	for (int i = 0; pid && i < 1000; i++) {
+		memset(&info, 0, sizeof info);
+		if (sys5(SYS_waitid, P_PID, pid, &info, WEXITED | WNOHANG | __WCLONE, 0) < 0 ||
+		    info.si_pid)
+			return;
+		sys2(SYS_kill, pid, 9 /* SIGKILL */);
+		sys2(SYS_nanosleep, &pause, NULL);
+	}
+}
+
+void helper_exec(bool begins)
+{
+	store_relaxed(&exec_near, begins);
+	if (!begins)
+		return;
+	end_now(load_relaxed(&running));
+	end_now(load_relaxed(&calling));
 }
 
 bool helper_calling(void)
@@ -484,6 +513,7 @@ bool helper_calling(void)
 void helper_reset_in_child(void)
 {
 	calling = 0;
+	exec_near = false;
 	if (memory)
 		os_munmap(memory, sizeof(struct job) + STACK);
 	memory = NULL;

@@ -373,6 +373,7 @@ void helper_end(void);	   // sysmon: kill it; helper_poll reaps it
 // it cannot be. One at a time: until helper_calling says no.
 int helper_call(void (*fn)(void *), void *arg);
 bool helper_calling(void);
+void helper_exec(bool begins); // any thread: begins, or has failed
 void helper_reset_in_child(void);
 
 // --- unwind.c -----------------------------------------------------------------------------------

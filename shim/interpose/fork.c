@@ -128,8 +128,11 @@ static struct g *exec_begins(void)
 
 	if (gp)
 		entersyscall(gp);
-	if (load_relaxed(&sched.active) == PHASE_ACTIVE)
+	if (load_relaxed(&sched.active) == PHASE_ACTIVE) {
+		if (!tls.vforked)
+			helper_exec(true);
 		signal_prepare_exec();
+	}
 	return gp;
 }
 
@@ -137,8 +140,11 @@ static int exec_failed(struct g *gp)
 {
 	int saved = errno;
 
-	if (load_relaxed(&sched.active) == PHASE_ACTIVE)
+	if (load_relaxed(&sched.active) == PHASE_ACTIVE) {
 		signal_exec_failed();
+		if (!tls.vforked)
+			helper_exec(false);
+	}
 	if (gp)
 		exitsyscall(gp);
 	errno = saved;

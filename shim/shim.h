@@ -188,6 +188,7 @@ static inline void deep_leave(struct g *gp)
 // --- sysmon.c ---------------------------------------------------------------------------------
 int sysmon_start(void);	   // 0 or -errno
 bool sysmon_stop(void);	   // false: it is not there
+void sysmon_last(void);	   // the last thread of the program leaves; no other can come
 void sysmon_kick(void);	   // there is demand (again): wake if in deep sleep; signal-safe
 void sysmon_refused(void); // the preemption handler did not stop its thread; signal-safe
 void sysmon_reset_in_child(void);

@@ -82,9 +82,6 @@ EXPORT pid_t _Fork(void)
 
 // --- vfork ------------------------------------------------------------------------------------------
 
-void vfork_prepare(void);
-long vfork_parent(long ret);
-
 void vfork_prepare(void)
 {
 	struct g *gp = getg();

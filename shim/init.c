@@ -68,6 +68,7 @@ __attribute__((destructor)) static void fini(void)
 
 	if (load_relaxed(&sched.active) != PHASE_OFF)
 		stats_report();
+	helper_leave();
 	errno = saved;
 }
 

@@ -370,6 +370,7 @@ int helper_start(const char *const *paths, int n); // sysmon; 0 or -errno. One a
 int helper_poll(void);	   // sysmon; -EAGAIN: still running, -ECHILD: none, else its exit status
 bool helper_running(void); // sysmon: helper_poll has something to do
 void helper_end(void);	   // sysmon: kill it; helper_poll reaps it
+void helper_leave(void);   // the process ends: kill and reap what there is
 // Run fn(arg) in a process that shares our memory; it makes system calls only, without thread-local data. 0, or -errno:
 // it cannot be. One at a time: until helper_calling says no.
 int helper_call(void (*fn)(void *), void *arg);

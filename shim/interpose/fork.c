@@ -1,4 +1,4 @@
-// fork.c: fork, vfork and exec.
+// fork.c: fork, vfork, exec and _exit.
 //
 // fork: the child rebuilds all state of the shim from nothing and is dormant, so no lock of ours is held
 // across the fork. Rejected: taking our locks in a prepare handler. The program's atfork handlers run between
@@ -222,3 +222,16 @@ EXPORT int execle(const char *path, const char *arg, ...)
 	LIST(arg, ap, argv, envp, true);
 	return EXEC(REAL(execve)(path, argv, envp));
 }
+
+// --- _exit: no destructor of ours runs --------------------------------------------------------------
+
+REAL_FN(_exit);
+
+EXPORT void _exit(int status)
+{
+	helper_leave();
+	REAL(_exit)(status);
+	__builtin_unreachable();
+}
+
+ALIAS(_Exit, _exit);

@@ -40,6 +40,26 @@ static const char *getenv_secure(const char *name)
 	return secure_getenv(name);
 }
 
+// ThreadSanitizer as a shared library (gcc's) has to see every call of a pthread function by the program. Loaded after
+// us it sees those that we make instead, and reports races and double locks that are none. Linked into the program,
+// or preloaded before us, it comes first, and all is well.
+static bool hidden_from_tsan(void)
+{
+	Dl_info tsan, next;
+
+	return dladdr(dlsym(RTLD_NEXT, "__tsan_init"), &tsan) &&
+	       dladdr(dlsym(RTLD_NEXT, "pthread_mutex_lock"), &next) &&
+	       tsan.dli_fbase == next.dli_fbase;
+}
+
+// AddressSanitizer as a shared library refuses to run with any library before it. Its interceptors may come after our
+// wrappers: they keep no account of locks. A program that has this function itself is asked first.
+extern const char *__asan_default_options(void);
+EXPORT const char *__asan_default_options(void)
+{
+	return "verify_asan_link_order=0";
+}
+
 __attribute__((constructor)) static void init(void)
 {
 	void *vdso = dlopen("linux-vdso.so.1", RTLD_LAZY | RTLD_NOLOAD);
@@ -59,6 +79,11 @@ __attribute__((constructor)) static void init(void)
 		(modules_find_object_fn *)dlvsym(RTLD_DEFAULT, "_dl_find_object", "GLIBC_2.35");
 	helper_init();
 	off = config.off;
+	if (!off && hidden_from_tsan()) {
+		off = true;
+		log_line(LOG_WARN, "ThreadSanitizer is loaded after this library: threads run "
+				   "without the scheduler");
+	}
 	errno = saved;
 }
 

@@ -20,6 +20,20 @@ extern const struct real_fn __stop_real_fns[] __attribute__((visibility("hidden"
 static bool resolved, off, activating;
 static void **stack_end; // __libc_stack_end, the stack pointer at the entry of the program, or NULL
 
+uintptr_t libc_lo = 0, libc_hi = UINTPTR_MAX; // until it is known: all functions are libc's
+
+static void find_libc(void)
+{
+	void *libc = dlopen("libc.so.6", RTLD_LAZY | RTLD_NOLOAD);
+	struct loaded_object object;
+
+	if (libc && modules_find_object &&
+	    modules_find_object(dlsym(libc, "gnu_get_libc_version"), &object) == 0) {
+		libc_lo = (uintptr_t)object.map_start;
+		libc_hi = (uintptr_t)object.map_end;
+	}
+}
+
 void real_resolve(void)
 {
 	const struct real_fn *f;
@@ -77,6 +91,7 @@ __attribute__((constructor)) static void init(void)
 	signal_movable = !secure_getenv("PREEMPT_SIGNAL");
 	modules_find_object =
 		(modules_find_object_fn *)dlvsym(RTLD_DEFAULT, "_dl_find_object", "GLIBC_2.35");
+	find_libc();
 	helper_init();
 	off = config.off;
 	if (!off && hidden_from_tsan()) {

@@ -6,7 +6,10 @@
 // Approach. sysmon clones a *keeper* with exit signal 0, which no wait sees without __WCLONE or __WALL and whose end sends
 // nothing. execve would reset that signal to SIGCHLD, so the keeper never calls it: it makes a second child that does, and
 // waits for it. The keeper shares our memory (CLONE_VM), so nothing is copied, but has at once a table of descriptors of its
-// own, which is empty, its own directory and signal table. Both die with sysmon (PR_SET_PDEATHSIG), that is with the process or at its exec.
+// own, which is empty, its own directory and signal table. Both die with sysmon (PR_SET_PDEATHSIG), that is with the process or at its
+// exec. The command dies first, and the keeper waits for it and for its children: an orphan would be seen by the process that inherits it (a container's init,
+// a child subreaper), and so would the keeper, for the kernel gives orphans SIGCHLD as exit signal. So a process that ends by exit
+// or _exit waits for its keeper, too (helper_leave). One that is killed leaves an orphan.
 //
 // The process group is a new one: ^C or a kill of the program's group, which the program may survive, does not hit
 // the helper, and ^Z does not stop it. Not a new session: with autogroups that would be a scheduling group of its
@@ -47,6 +50,7 @@ enum {
 	STACK = 64 * 1024, // of the keeper; what it does not use is its child's
 	FILES = 128,
 	NICE = 5,
+	LEAVE_LOOKS = 5000, // 1 s: a killed process needs a CPU to die on
 	ENV_SIZE = 8 * 1024,
 };
 
@@ -62,11 +66,12 @@ struct job {
 static char command[512], environment[ENV_SIZE];
 static size_t environment_used;
 static bool allowed, library_known;
-static int filters;    // seccomp filters at the start
-static int running;    // pid of the keeper, 0: none
-static int calling;    // pid of the process of helper_call, 0: none
-static bool exec_near; // a thread is about to exec
-static char *memory;   // of struct job and the keeper's stack
+static int filters;  // seccomp filters at the start
+static int running;  // pid of the keeper, 0: none
+static int calling;  // pid of the process of helper_call, 0: none
+static bool leaving; // no more of either
+static bool cloning; // sysmon is about to make one, and has not seen leaving
+static char *memory; // of struct job and the keeper's stack
 
 // --- what is known from the start -------------------------------------------------------------------
 
@@ -217,9 +222,9 @@ __attribute__((noreturn)) static void leave(int status)
 		sys1(SYS_exit_group, status);
 }
 
-static void die_with(int parent)
+static void die_with(int parent, int sig)
 {
-	sys5(SYS_prctl, PR_SET_PDEATHSIG, 9 /* SIGKILL */, 0, 0, 0);
+	sys5(SYS_prctl, PR_SET_PDEATHSIG, sig, 0, 0, 0);
 	if (sys0(SYS_getppid) != parent) // it was too late
 		leave(127);
 }
@@ -275,7 +280,7 @@ static void run_command(void *arg)
 	uint64_t none = 0;
 	const uint64_t dfl[4] = {0}; // the kernel's struct sigaction
 
-	die_with(j->keeper);
+	die_with(j->keeper, SIGKILL);
 	for (int sig = 1; sig <= 64; sig++) // ignored ones would stay so
 		sys4(SYS_rt_sigaction, sig, dfl, 0, sizeof none);
 	sys4(SYS_rt_sigprocmask, SIG_SETMASK, &none, 0, sizeof none);
@@ -286,11 +291,15 @@ static void run_command(void *arg)
 static void keep(void *arg)
 {
 	struct job *j = arg;
-	const uint64_t dfl[4] = {0};
-	int status = 0;
-	long pid;
+	const uint64_t dfl[4] = {0}, all = ~(uint64_t)0;
+	const uint64_t wanted = (uint64_t)1 << (SIGCHLD - 1) | (uint64_t)1 << (SIGTERM - 1);
+	struct timespec patience = {3600, 0};
+	int status = 0, last;
+	long pid, got;
 
-	die_with(j->parent);
+	sys4(SYS_rt_sigprocmask, SIG_SETMASK, &all, 0, sizeof all);
+	sys5(SYS_prctl, PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
+	die_with(j->parent, SIGTERM);
 	sys4(SYS_rt_sigaction, SIGCHLD, dfl, 0,
 	     sizeof(uint64_t)); // ignored, there would be no status
 	close_all(j->share);
@@ -310,8 +319,22 @@ static void keep(void *arg)
 		       (char *)__builtin_frame_address(0) - 16 * 1024, run_command, j);
 	if (pid < 0)
 		leave(126);
-	while (sys4(SYS_wait4, pid, &status, __WALL, 0) == -EINTR)
-		;
+	// And for its children, which come to us when it is killed.
+	while ((got = sys4(SYS_wait4, -1, &last, WNOHANG | __WALL, 0)) >= 0) {
+		long sig;
+
+		if (got == pid)
+			status = last;
+		if (got > 0)
+			continue;
+		sig = sys4(SYS_rt_sigtimedwait, &wanted, 0, &patience, sizeof wanted);
+		if (sig == SIGTERM) { // from helper_end, or sysmon is gone
+			sys2(SYS_kill, pid, SIGKILL);
+			patience = (struct timespec){10, 0}; // our memory is the program's
+		} else if (sig == -EAGAIN && patience.tv_sec == 10) {
+			leave(126); // stuck in the kernel
+		}
+	}
 	leave(WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status));
 }
 
@@ -340,6 +363,22 @@ static bool ids_differ(void)
 	sys3(SYS_getresuid, &u[0], &u[1], &u[2]);
 	sys3(SYS_getresgid, &g[0], &g[1], &g[2]);
 	return u[0] != u[1] || g[0] != g[1];
+}
+
+// Clone with exit signal 0; *ret_pid is set, unless the process is about to end.
+static long clone_private(int *ret_pid, unsigned long flags, char *stack, void (*fn)(void *),
+			  void *arg)
+{
+	long pid = -EBUSY;
+
+	(void)xchg(&cloning, true); // pairs with the xchg in helper_leave
+	if (!load_relaxed(&leaving)) {
+		pid = clone_on(CLONE_VM | CLONE_UNTRACED | flags, stack, fn, arg);
+		if (pid > 0)
+			store_relaxed(ret_pid, (int)pid);
+	}
+	store_release(&cloning, false); // pairs with the loop in helper_leave
+	return pid;
 }
 
 int helper_start(const char *const *paths, int n)
@@ -376,16 +415,17 @@ int helper_start(const char *const *paths, int n)
 			j->envp[i++] = env;
 	// Is it there, and not forbidden by death?
 	j->share = !os_confined() && sys3(SYS_close_range, ~0u, ~0u, 0) == 0;
-	pid = clone_on(CLONE_VM | CLONE_UNTRACED | (j->share ? CLONE_FILES : 0),
-		       memory + sizeof *j + STACK, keep, j);
+	pid = clone_private(&running, j->share ? CLONE_FILES : 0, memory + sizeof *j + STACK, keep,
+			    j);
 	if (pid < 0) {
 		os_munmap(memory, sizeof *j + STACK);
 		memory = NULL;
-		log_line(LOG_INFO, "no safe-point tables are built: clone failed (error %d)",
-			 (int)-pid);
+		if (pid != -EBUSY)
+			log_line(LOG_INFO,
+				 "no safe-point tables are built: clone failed (error %d)",
+				 (int)-pid);
 		return (int)pid;
 	}
-	running = (int)pid;
 	return 0;
 }
 
@@ -397,7 +437,58 @@ bool helper_running(void)
 void helper_end(void)
 {
 	if (running)
-		sys2(SYS_kill, running, 9 /* SIGKILL */);
+		sys2(SYS_kill, running, SIGTERM);
+}
+
+static bool gone(int pid)
+{
+	siginfo_t info;
+
+	memset(&info, 0, sizeof info);
+	return !pid || sys5(SYS_waitid, P_PID, pid, &info, WEXITED | WNOHANG | __WCLONE, 0) != 0 ||
+	       info.si_pid != 0;
+}
+
+static void look_later(void)
+{
+	struct deadline d = os_deadline_in(200 * 1000);
+	uint32_t word = 0;
+
+	os_futex_wait(&word, 0, &d);
+}
+
+// Any thread. sysmon may wait for the same ones; one of us gets ECHILD. A child that shares our memory, or has a copy of
+// it, and leaves is not the parent of these.
+void helper_leave(void)
+{
+	int keeper, caller;
+
+	if (!sched.pid || os_getpid() != sched.pid)
+		return;
+	(void)xchg(&leaving, true); // pairs with the xchg in clone_private
+	for (int i = 0; i < LEAVE_LOOKS && load_acquire(&cloning); i++) // as there
+		look_later();
+	keeper = load_relaxed(&running);
+	caller = load_relaxed(&calling);
+	if (keeper)
+		sys2(SYS_kill, keeper, SIGTERM);
+	if (caller)
+		sys2(SYS_kill, caller, SIGKILL);
+	for (int i = 0; i < LEAVE_LOOKS && (keeper || caller); i++) {
+		if (keeper && gone(keeper))
+			keeper = 0;
+		if (caller && gone(caller))
+			caller = 0;
+		if (keeper || caller)
+			look_later();
+	}
+}
+
+// The exec has failed.
+void helper_stay(void)
+{
+	if (os_getpid() == sched.pid)
+		store_relaxed(&leaving, false);
 }
 
 int helper_poll(void)
@@ -436,7 +527,7 @@ static struct {
 static void make_call(void *arg)
 {
 	(void)arg;
-	die_with(call.parent);
+	die_with(call.parent, SIGKILL);
 	// Only what log lines go to.
 	if (sys3(SYS_close_range, 3, ~0u, CLOSE_RANGE_UNSHARE) != 0)
 		leave(126);
@@ -450,7 +541,7 @@ int helper_call(void (*fn)(void *), void *arg)
 {
 	long pid;
 
-	if (calling || load_relaxed(&exec_near))
+	if (calling)
 		return -EBUSY;
 	if (os_confined() || other_namespace() || sys3(SYS_close_range, ~0u, ~0u, 0) != 0)
 		return -EPERM;
@@ -461,37 +552,8 @@ int helper_call(void (*fn)(void *), void *arg)
 	call.fn = fn;
 	call.arg = arg;
 	call.parent = os_getpid();
-	pid = clone_on(CLONE_VM | CLONE_FILES | CLONE_UNTRACED, call.stack + STACK, make_call,
-		       NULL);
-	if (pid < 0)
-		return (int)pid;
-	calling = (int)pid;
-	return 0;
-}
-
-// If it still runs: kill it and wait, not for ever, as it may hang in the kernel.
-static void end_now(int pid)
-{
-	const struct timespec pause = {.tv_nsec = 100000};
-	siginfo_t info;
-
-	for (int i = 0; pid && i < 1000; i++) {
-		memset(&info, 0, sizeof info);
-		if (sys5(SYS_waitid, P_PID, pid, &info, WEXITED | WNOHANG | __WCLONE, 0) < 0 ||
-		    info.si_pid)
-			return;
-		sys2(SYS_kill, pid, 9 /* SIGKILL */);
-		sys2(SYS_nanosleep, &pause, NULL);
-	}
-}
-
-void helper_exec(bool begins)
-{
-	store_relaxed(&exec_near, begins);
-	if (!begins)
-		return;
-	end_now(load_relaxed(&running));
-	end_now(load_relaxed(&calling));
+	pid = clone_private(&calling, CLONE_FILES, call.stack + STACK, make_call, NULL);
+	return pid < 0 ? (int)pid : 0;
 }
 
 bool helper_calling(void)
@@ -513,7 +575,12 @@ bool helper_calling(void)
 void helper_reset_in_child(void)
 {
 	calling = 0;
+<<<<<<< HEAD
 	exec_near = false;
+=======
+	leaving = false;
+	cloning = false;
+>>>>>>> 960d7362e274c75b0b91ac9290a12cdf62bcb95e
 	if (memory)
 		os_munmap(memory, sizeof(struct job) + STACK);
 	memory = NULL;

@@ -20,6 +20,20 @@ extern const struct real_fn __stop_real_fns[] __attribute__((visibility("hidden"
 static bool resolved, off, activating;
 static void **stack_end; // __libc_stack_end, the stack pointer at the entry of the program, or NULL
 
+uintptr_t libc_lo = 0, libc_hi = UINTPTR_MAX; // until it is known: all functions are libc's
+
+static void find_libc(void)
+{
+	void *libc = dlopen("libc.so.6", RTLD_LAZY | RTLD_NOLOAD);
+	struct loaded_object object;
+
+	if (libc && modules_find_object &&
+	    modules_find_object(dlsym(libc, "gnu_get_libc_version"), &object) == 0) {
+		libc_lo = (uintptr_t)object.map_start;
+		libc_hi = (uintptr_t)object.map_end;
+	}
+}
+
 void real_resolve(void)
 {
 	const struct real_fn *f;
@@ -40,6 +54,26 @@ static const char *getenv_secure(const char *name)
 	return secure_getenv(name);
 }
 
+// ThreadSanitizer as a shared library (gcc's) has to see every call of a pthread function by the program. Loaded after
+// us it sees those that we make instead, and reports races and double locks that are none. Linked into the program,
+// or preloaded before us, it comes first, and all is well.
+static bool hidden_from_tsan(void)
+{
+	Dl_info tsan, next;
+
+	return dladdr(dlsym(RTLD_NEXT, "__tsan_init"), &tsan) &&
+	       dladdr(dlsym(RTLD_NEXT, "pthread_mutex_lock"), &next) &&
+	       tsan.dli_fbase == next.dli_fbase;
+}
+
+// AddressSanitizer as a shared library refuses to run with any library before it. Its interceptors may come after our
+// wrappers: they keep no account of locks. A program that has this function itself is asked first.
+extern const char *__asan_default_options(void);
+EXPORT const char *__asan_default_options(void)
+{
+	return "verify_asan_link_order=0";
+}
+
 __attribute__((constructor)) static void init(void)
 {
 	void *vdso = dlopen("linux-vdso.so.1", RTLD_LAZY | RTLD_NOLOAD);
@@ -56,8 +90,14 @@ __attribute__((constructor)) static void init(void)
 		_exit(127);
 	modules_find_object =
 		(modules_find_object_fn *)dlvsym(RTLD_DEFAULT, "_dl_find_object", "GLIBC_2.35");
+	find_libc();
 	helper_init();
 	off = config.off;
+	if (!off && hidden_from_tsan()) {
+		off = true;
+		log_line(LOG_WARN, "ThreadSanitizer is loaded after this library: threads run "
+				   "without the scheduler");
+	}
 	errno = saved;
 }
 
@@ -67,6 +107,7 @@ __attribute__((destructor)) static void fini(void)
 
 	if (load_relaxed(&sched.active) != PHASE_OFF)
 		stats_report();
+	helper_leave();
 	errno = saved;
 }
 

@@ -189,6 +189,7 @@ static inline void deep_leave(struct g *gp)
 // --- sysmon.c ---------------------------------------------------------------------------------
 int sysmon_start(void);	   // 0 or -errno
 bool sysmon_stop(void);	   // false: it is not there
+void sysmon_last(void);	   // the last thread of the program leaves; no other can come
 void sysmon_kick(void);	   // there is demand (again): wake if in deep sleep; signal-safe
 void sysmon_refused(void); // the preemption handler did not stop its thread; signal-safe
 void sysmon_reset_in_child(void);
@@ -369,11 +370,13 @@ int helper_start(const char *const *paths, int n); // sysmon; 0 or -errno. One a
 int helper_poll(void);	   // sysmon; -EAGAIN: still running, -ECHILD: none, else its exit status
 bool helper_running(void); // sysmon: helper_poll has something to do
 void helper_end(void);	   // sysmon: kill it; helper_poll reaps it
+void helper_leave(
+	void); // any thread: the process ends, or is about to exec: kill and reap what there is
+void helper_stay(void); // any thread: the exec has failed
 // Run fn(arg) in a process that shares our memory; it makes system calls only, without thread-local data. 0, or -errno:
 // it cannot be. One at a time: until helper_calling says no.
 int helper_call(void (*fn)(void *), void *arg);
 bool helper_calling(void);
-void helper_exec(bool begins); // any thread: begins, or has failed
 void helper_reset_in_child(void);
 
 // --- unwind.c -----------------------------------------------------------------------------------

@@ -457,15 +457,9 @@ static void nothing(void *arg)
 	(void)arg;
 }
 
-// Make room for a thread of the program where RLIMIT_NPROC allows no more: end for good, and let
-// everybody run. True: it was there, and its slot is free now or soon.
-bool sysmon_stop(void)
+// End for good, and let everybody run. False: it is ending already.
+static bool end_for_good(void)
 {
-	static int probes; // each leaves its stack behind
-
-	// EAGAIN may have been for something else, a huge stack.
-	if (tid <= 0 || probes >= 16 || (probes++, os_spawn(nothing, NULL)) != -EAGAIN)
-		return false;
 	if (xchg(&stopping, 1)) // once; pairs with the loop in sysmon
 		return false;
 	sched_open();
@@ -479,8 +473,29 @@ bool sysmon_stop(void)
 		wake_from_nap();
 		os_futex_wake(&asleep, 1);
 	}
+	return true;
+}
+
+// Make room for a thread of the program where RLIMIT_NPROC allows no more. True: sysmon was there, and its slot is free
+// now or soon.
+bool sysmon_stop(void)
+{
+	static int probes; // each leaves its stack behind
+
+	// EAGAIN may have been for something else, a huge stack.
+	if (tid <= 0 || probes >= 16 || (probes++, os_spawn(nothing, NULL)) != -EAGAIN)
+		return false;
+	if (!end_for_good())
+		return false;
 	log_line(LOG_WARN, "no room for one more thread: running without the scheduler");
 	return true;
+}
+
+// The last thread of the program ends by the system call exit, which ends no other thread: ours would keep the process.
+void sysmon_last(void)
+{
+	if (tid > 0)
+		end_for_good();
 }
 
 int sysmon_start(void)

@@ -64,6 +64,10 @@ configure_and_build() {
 	}
 }
 
+# What some tests run beside the library. They are skipped where it cannot be had.
+companions=(g++ strace nginx-light golang-go nodejs libjemalloc2 libmimalloc2.0 libtcmalloc-minimal4
+	libeatmydata1 libfaketime libboost-context-dev libtbb-dev libomp-dev libclang-rt-14-dev)
+
 base=(gcc libc6-dev meson ninja-build pkg-config python3 binutils libelf-dev libdwarf-dev libzydis-dev)
 
 # --- demo -----------------------------------------------------------------------------------------
@@ -133,6 +137,7 @@ run_tests() {
 	local dir=$build log=$build/meson-logs/testlog.json line rc
 
 	install_packages "${base[@]}" check clang clang-format gdb libunwind-dev
+	(install_packages "${companions[@]}") || say "some tests will be skipped"
 	say "gcc: build"
 	CC=gcc configure_and_build "$build"
 	rc=$?

@@ -95,7 +95,7 @@ EXPORT int pthread_cond_timedwait(pthread_cond_t *c, pthread_mutex_t *m, const s
 	struct g *gp = getg_adopt();
 	struct deadline until;
 
-	if (!gp || is_shared(c))
+	if (!gp || is_shared(c) || !is_libcs(REAL(pthread_cond_timedwait)))
 		return WAIT_IN_GLIBC(m, REAL(pthread_cond_timedwait)(c, m, abs));
 	if (!deadline_from(&until, clock_of(c), abs))
 		return EINVAL;
@@ -108,7 +108,7 @@ EXPORT int pthread_cond_clockwait(pthread_cond_t *c, pthread_mutex_t *m, clockid
 	struct g *gp = getg_adopt();
 	struct deadline until;
 
-	if (!gp || is_shared(c))
+	if (!gp || is_shared(c) || !is_libcs(REAL(pthread_cond_clockwait)))
 		return WAIT_IN_GLIBC(m, REAL(pthread_cond_clockwait)(c, m, clock, abs));
 	if (!deadline_from(&until, clock, abs))
 		return EINVAL;

@@ -1,4 +1,4 @@
-// fork.c: fork, vfork and exec.
+// fork.c: fork, vfork, exec and _exit.
 //
 // fork: the child rebuilds all state of the shim from nothing and is dormant, so no lock of ours is held
 // across the fork. Rejected: taking our locks in a prepare handler. The program's atfork handlers run between
@@ -82,9 +82,6 @@ EXPORT pid_t _Fork(void)
 
 // --- vfork ------------------------------------------------------------------------------------------
 
-void vfork_prepare(void);
-long vfork_parent(long ret);
-
 void vfork_prepare(void)
 {
 	struct g *gp = getg();
@@ -130,7 +127,7 @@ static struct g *exec_begins(void)
 		entersyscall(gp);
 	if (load_relaxed(&sched.active) == PHASE_ACTIVE) {
 		if (!tls.vforked)
-			helper_exec(true);
+			helper_leave();
 		signal_prepare_exec();
 	}
 	return gp;
@@ -143,7 +140,7 @@ static int exec_failed(struct g *gp)
 	if (load_relaxed(&sched.active) == PHASE_ACTIVE) {
 		signal_exec_failed();
 		if (!tls.vforked)
-			helper_exec(false);
+			helper_stay();
 	}
 	if (gp)
 		exitsyscall(gp);
@@ -231,3 +228,16 @@ EXPORT int execle(const char *path, const char *arg, ...)
 	LIST(arg, ap, argv, envp, true);
 	return EXEC(REAL(execve)(path, argv, envp));
 }
+
+// --- _exit: no destructor of ours runs --------------------------------------------------------------
+
+REAL_FN(_exit);
+
+EXPORT void _exit(int status)
+{
+	helper_leave();
+	REAL(_exit)(status);
+	__builtin_unreachable();
+}
+
+ALIAS(_Exit, _exit);

@@ -59,6 +59,14 @@ void real_resolve(void); // idempotent; for calls that come before the construct
 		real_##name;                                                                       \
 	})
 
+// Another library that is loaded after us and interposes a timed wait as well keeps a time of its own (libfaketime):
+// the call has to go through it.
+extern uintptr_t libc_lo, libc_hi; // init.c
+static inline bool is_libcs(const void *fn)
+{
+	return (uintptr_t)fn - libc_lo < libc_hi - libc_lo;
+}
+
 // Class 2: may block. The P stays with the caller unless sysmon retakes it.
 #define MAY_BLOCK(call)                                                                            \
 	__extension__({                                                                            \

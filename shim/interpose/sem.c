@@ -88,7 +88,7 @@ EXPORT int sem_timedwait(sem_t *restrict s, const struct timespec *restrict abs)
 {
 	struct g *gp = getg_adopt();
 
-	if (!gp || !in_lot(s))
+	if (!gp || !in_lot(s) || !is_libcs(REAL(sem_timedwait)))
 		return WILL_BLOCK_IF(true, REAL(sem_timedwait)(s, abs));
 	pthread_testcancel();
 	if (abs->tv_nsec >= 0 && abs->tv_nsec < 1000000000 && try(s) == 0)
@@ -101,7 +101,7 @@ EXPORT int sem_clockwait(sem_t *restrict s, clockid_t clock, const struct timesp
 {
 	struct g *gp = getg_adopt();
 
-	if (!gp || !in_lot(s))
+	if (!gp || !in_lot(s) || !is_libcs(REAL(sem_clockwait)))
 		return WILL_BLOCK_IF(true, REAL(sem_clockwait)(s, clock, abs));
 	pthread_testcancel();
 	if ((clock == CLOCK_REALTIME || clock == CLOCK_MONOTONIC) && abs->tv_nsec >= 0 &&

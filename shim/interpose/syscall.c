@@ -101,11 +101,18 @@ long syscall_slow(long nr, long a, long b, long c, long d, long e, long f)
 		return execveat((int)a, (const char *)b, (char *const *)c, (char *const *)d,
 				(int)e);
 	case SYS_fork:
-	case SYS_clone: { // without CLONE_VM, on the same stack: a fork
-		long pid = real_syscall(nr, a, b, c, d, e, f);
+	case SYS_clone:
+	case SYS_clone3: { // without CLONE_VM, on the same stack: a fork
+		struct g *gp = getg();
+		long pid;
 
+		if (gp)
+			entersyscall(gp);
+		pid = real_syscall(nr, a, b, c, d, e, f);
 		if (pid == 0)
 			shim_child_after_fork();
+		else if (gp)
+			exitsyscall(gp);
 		return pid;
 	}
 	default:

@@ -37,6 +37,15 @@ static void thread_leaves(void *round)
 	goexit();
 }
 
+void shim_thread_exits(void)
+{
+	if (load_relaxed(&sched.active) != PHASE_ACTIVE)
+		return;
+	goexit();
+	if (load_seq_cst(&sched.ngs) == 0) // pairs with the decrement in another goexit
+		sysmon_last();
+}
+
 // As early as possible: a low key needs no memory in pthread_setspecific.
 __attribute__((constructor(101))) static void make_key(void)
 {

@@ -102,6 +102,7 @@ pthread_t spawn_small(void *(*fn)(void *), void *arg); /* 64 KB stack */
 void *join(pthread_t t);
 int in_child(void (*fn)(void *), void *arg); /* fork, run, _exit(0); the wait status */
 int wait_child(pid_t pid);
+void lives(void); /* what any process may do: wait, yield, and have threads */
 _Noreturn void exec_self(const char *name, const char *arg);
 
 /* Busy threads without calls, beside what is tested. */

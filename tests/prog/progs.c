@@ -215,6 +215,32 @@ long hogs_work(int i)
 	return atomic_load(&hog[i].work);
 }
 
+static void *lives_main(void *arg)
+{
+	static pthread_mutex_t m = PTHREAD_MUTEX_INITIALIZER;
+
+	for (int i = 0; i < 50; i++) {
+		CHECK_EQ(pthread_mutex_lock(&m), 0);
+		free(malloc(1000));
+		CHECK_EQ(pthread_mutex_unlock(&m), 0);
+	}
+	return arg;
+}
+
+void lives(void)
+{
+	pthread_t t[4];
+
+	sched_yield();
+	sleep_ns(100000);
+	for (int i = 0; i < 4; i++)
+		t[i] = spawn(lives_main, NULL);
+	sched_yield();
+	sleep_ns(100000);
+	for (int i = 0; i < 4; i++)
+		join(t[i]);
+}
+
 int in_child(void (*fn)(void *), void *arg)
 {
 	pid_t pid = fork();

@@ -331,13 +331,13 @@ START_TEST(ended_before_exec)
 		seen.go = false;
 		ck_assert_int_eq(helper_start(files, 2), 0);
 		ck_assert_int_eq(helper_call(look, &value), 0);
-		helper_exec(true);
+		helper_leave();
 		ck_assert_int_eq(waitpid(-1, NULL, WNOHANG | __WALL), -1);
 		ck_assert_int_eq(errno, ECHILD);
 		ck_assert_int_eq(helper_poll(), 0);
 		ck_assert(!helper_calling());
 		ck_assert_int_eq(helper_call(look, &value), -EBUSY);
-		helper_exec(false);
+		helper_stay();
 	}
 	seen.go = true;
 	ck_assert_int_eq(helper_call(look, &value), 0);

@@ -21,7 +21,7 @@
 //
 // No helper where it could do harm: with other effective than real ids; if a seccomp filter was installed after the start of
 // the program (clone may be answered with death); if new children go to another pid namespace, where the keeper would be
-// its init.
+// its init; under valgrind, which ends the program at a clone of this kind.
 //
 // helper_call is the same without a command: a function of ours, which may wait for files that are slow or never come (a home
 // directory on a dead server), in a process that shares our memory and nothing else. In sysmon it would stop all preemption.
@@ -65,7 +65,7 @@ struct job {
 
 static char command[512], environment[ENV_SIZE];
 static size_t environment_used;
-static bool allowed, library_known;
+static bool allowed, library_known, valgrind;
 static int filters;  // seccomp filters at the start
 static int running;  // pid of the keeper, 0: none
 static int calling;  // pid of the process of helper_call, 0: none
@@ -130,6 +130,17 @@ static bool begins_with(const char *s, const char *start)
 	return *start == 0;
 }
 
+// Does valgrind run the program? It preloads libraries of its own.
+static bool names_valgrind(const char *text)
+{
+	if (!begins_with(text, "LD_PRELOAD="))
+		return false;
+	for (; *text; text++)
+		if (begins_with(text, "/vgpreload_"))
+			return true;
+	return false;
+}
+
 // The program may overwrite its environment (to change its title), so what is needed is copied.
 void helper_environment(char *const envp[])
 {
@@ -137,10 +148,12 @@ void helper_environment(char *const envp[])
 
 	allowed = envp != NULL;
 	environment_used = 0;
-	for (; envp && *envp; envp++)
+	for (; envp && *envp; envp++) {
+		valgrind |= names_valgrind(*envp);
 		for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
 			if (begins_with(*envp, names[i]))
 				keep_variable(*envp);
+	}
 	keep_setting("PREEMPT_CACHE_DIR", config.cache_dir);
 	keep_setting("PREEMPT_CRITICAL", config.critical);
 }
@@ -394,6 +407,8 @@ int helper_start(const char *const *paths, int n)
 		return refuse(-ENOENT, "the command is not where it should be");
 	if (!allowed || ids_differ())
 		return refuse(-EPERM, "this process has other rights than its user");
+	if (valgrind)
+		return refuse(-EPERM, "valgrind ends programs that do so");
 	if (count_filters() != filters)
 		return refuse(-EPERM, "this process has confined itself (seccomp)");
 	if (other_namespace())
@@ -543,7 +558,8 @@ int helper_call(void (*fn)(void *), void *arg)
 
 	if (calling)
 		return -EBUSY;
-	if (os_confined() || other_namespace() || sys3(SYS_close_range, ~0u, ~0u, 0) != 0)
+	if (valgrind || os_confined() || other_namespace() ||
+	    sys3(SYS_close_range, ~0u, ~0u, 0) != 0)
 		return -EPERM;
 	if (!call.stack)
 		call.stack = os_mmap(STACK);

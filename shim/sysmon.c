@@ -25,6 +25,7 @@ enum {
 	LINGER = 10,		// short sleeps without demand before the long one
 	RETAKE_AFTER = 20000,	// ns in one system call; Go's sysmon tick
 	SIGNAL_LOST = 20000000, // ns until a signal on its way is given up
+	UNSTARTED = 10000000,	// ns with a P until a thread is expected to have started
 	HASTE = 10,		// nice, below the program's
 	TAKEOVER = 40000,	// ns from sysmon's wake-up to the start of the next slice
 	BACKOFF_MIN = 50000,	// ns between a refusal and the next signal
@@ -174,8 +175,13 @@ static int64_t watch_running(struct p *pp, uint64_t word, struct g *gp, int64_t 
 	int64_t start = load_relaxed(&pp->slice_start), slice = sched.policy->slice(gp), end;
 	bool first;
 
-	if (!load_relaxed(&gp->tid))
-		return now + mon.tick; // its thread has not started yet
+	if (!load_relaxed(&gp->tid)) {
+		// Its thread has not started yet. It may not do so for long: a handler of the program can be first.
+		if (now < start + UNSTARTED)
+			return now + mon.tick;
+		take_and_hand_off(pp, word, gp, !gives_credit(), &stats.retakes_opaque);
+		return now + mon.tick;
+	}
 	if (pp->sysmon.slice_start != start) {
 		pp->sysmon.slice_start = start;
 		pp->sysmon.asking = (struct asking){0, 0};
@@ -183,8 +189,9 @@ static int64_t watch_running(struct p *pp, uint64_t word, struct g *gp, int64_t 
 	}
 	end = slice_end(start, slice);
 	first = gp->seq_seen != word;
-	// At the end of a slice shorter than a tick each look is the first, and would be for nothing.
-	if ((!first || now < end) && blocked_unseen(gp, word)) {
+	// At the end of a slice shorter than a tick each look is the first, and would be for nothing. One that did not
+	// stop by then is looked at: its thread may sleep in a handler that blocks our signal.
+	if ((!first || now < end || pp->sysmon.requested) && blocked_unseen(gp, word)) {
 		// Asleep where no interposer sees it, it will be so again, and each time a P would be lost for
 		// CONFIRM: a team of libgomp's whose threads queued after every barrier made 1/30 of its rounds. So
 		// it comes back as from any blocking call, and watch_strays charges it.

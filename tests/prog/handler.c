@@ -196,3 +196,65 @@ CASE(fork_on_altstack)
 	CHECK_EQ(wait_child(forked), 7 << 8);
 	hogs_stop();
 }
+
+/* A collector of garbage stops all threads in handlers that block every signal but one, wherever they are, and lets
+ * them go on. A thread that queued for a P is granted one while it sleeps there, and it can be asked for it in no way: the
+ * collector must be given it all the same. */
+static sem_t stopped;
+static atomic_int stops, goes;
+
+static void stop_here(int sig)
+{
+	int err = errno, stop = atomic_load(&stops);
+	sigset_t mask;
+
+	(void)sig;
+	sigfillset(&mask);
+	sigdelset(&mask, SIGUSR2);
+	sem_post(&stopped);
+	while (atomic_load(&goes) < stop)
+		sigsuspend(&mask);
+	errno = err;
+}
+
+static void go_on(int sig)
+{
+	(void)sig;
+}
+
+static void *stoppable(void *arg)
+{
+	while (!atomic_load(&done))
+		spin(1000);
+	return arg;
+}
+
+CASE_STRESS(stop_the_world)
+{
+	struct sigaction sa = {.sa_handler = stop_here, .sa_flags = SA_RESTART};
+	pthread_t t[6];
+
+	CHECK_EQ(sem_init(&stopped, 0, 0), 0);
+	sigfillset(&sa.sa_mask);
+	CHECK_EQ(sigaction(SIGUSR1, &sa, NULL), 0);
+	sa.sa_handler = go_on;
+	CHECK_EQ(sigaction(SIGUSR2, &sa, NULL), 0);
+	for (int i = 0; i < 6; i++)
+		t[i] = spawn(stoppable, NULL);
+	for (int k = 0; k < 100; k++) {
+		atomic_fetch_add(&stops, 1);
+		for (int i = 0; i < 6; i++)
+			CHECK_EQ(pthread_kill(t[i], SIGUSR1), 0);
+		for (int i = 0; i < 6; i++) {
+			struct timespec until = after(CLOCK_REALTIME, 20 * SEC);
+
+			CHECK_EQ(sem_timedwait(&stopped, &until), 0);
+		}
+		atomic_fetch_add(&goes, 1);
+		for (int i = 0; i < 6; i++)
+			CHECK_EQ(pthread_kill(t[i], SIGUSR2), 0);
+	}
+	atomic_store(&done, 1);
+	for (int i = 0; i < 6; i++)
+		join(t[i]);
+}

@@ -371,6 +371,20 @@ def helper_not_needed():
 
 
 @check
+def valgrind():
+    """Under valgrind, which ends programs at a clone of an unusual kind, nothing tries to build tables."""
+    if not shutil.which("valgrind"):
+        print("skipped: valgrind is not there")
+        sys.exit(77)
+    with tempfile.TemporaryDirectory() as cache:
+        env = dict(os.environ, LD_PRELOAD=LIB, PREEMPT_PROCS="1", PREEMPT_QUANTUM="100us",
+                   PREEMPT_CACHE_DIR=cache, PROGS_TIMEOUT="100")
+        p = subprocess.run(["valgrind", "-q", "--tool=none", PROGS, "create_join"], env=env, text=True,
+                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    want((p.returncode, p.stdout) == (0, "OK\n"), f"ended with {p.returncode}, {p.stdout!r}")
+
+
+@check
 def sysmon_nice():
     """In a program of lower priority sysmon is not above that by more than it asks for (it was at 0, whatever the program
     had), and where it may not ask, it is where the program is."""

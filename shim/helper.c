@@ -591,12 +591,8 @@ bool helper_calling(void)
 void helper_reset_in_child(void)
 {
 	calling = 0;
-<<<<<<< HEAD
-	exec_near = false;
-=======
 	leaving = false;
 	cloning = false;
->>>>>>> 960d7362e274c75b0b91ac9290a12cdf62bcb95e
 	if (memory)
 		os_munmap(memory, sizeof(struct job) + STACK);
 	memory = NULL;

@@ -45,7 +45,7 @@ static bool shares_tls(unsigned long flags)
 static void leave_for_good(void)
 {
 	if (tls.self) {
-		signal_vfork(true); // the mask that the program set
+		signal_child_mask(true); // the mask that the program set
 		goexit();
 		log_line(LOG_INFO,
 			 "a thread shares its state with a clone: it runs without the scheduler");

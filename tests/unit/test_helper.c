@@ -284,19 +284,22 @@ END_TEST
 // With a child of the program beside it, wait returns that one.
 START_TEST(beside_children)
 {
-	int status;
+	int status, fds[2];
 	pid_t pid;
+	char c;
 
 	command_is("sleep 0.05");
 	begin();
+	ck_assert_int_eq(pipe(fds), 0);
 	ck_assert_int_eq(helper_start(files, 2), 0);
 	pid = fork();
 	if (pid == 0) {
-		usleep(200000);
-		_exit(9);
+		close(fds[1]);
+		_exit(read(fds[0], &c, 1) == 0 ? 9 : 1);
 	}
 	usleep(100000); // the helper is a zombie by now
 	ck_assert_int_eq(waitpid(-1, &status, WNOHANG), 0);
+	close(fds[1]);
 	ck_assert_int_eq(wait(&status), pid);
 	ck_assert_int_eq(WEXITSTATUS(status), 9);
 	ck_assert_int_eq(finish(), 0);
@@ -324,9 +327,13 @@ END_TEST
 START_TEST(ended_before_exec)
 {
 	int value = 0;
+	sigset_t all;
 
 	command_is("exec sleep 100");
 	begin();
+	sched.pid = getpid();
+	sigfillset(&all); // as in sysmon: the keeper is not to run check's handler for SIGTERM
+	sigprocmask(SIG_BLOCK, &all, NULL);
 	for (int i = 0; i < 3; i++) {
 		seen.go = false;
 		ck_assert_int_eq(helper_start(files, 2), 0);

@@ -7,7 +7,7 @@
 // Approach. Such a handler is entered on ours with all signals blocked. The kernel's frame is copied to where the
 // kernel would have put it, below the red zone of what was interrupted, and the handler is entered again there. From then on
 // all is as if ours did not exist: the handler returns through the copy, unwinders and longjmp find the thread's own
-// frames, and a stack without room for the frame ends the program by SIGSEGV. What sigaltstack and contexts tell is
+// frames, and a stack without room for the frame ends the program by SIGSEGV. On a coroutine's stack the handler stays on ours. What sigaltstack and contexts tell is
 // what the program set (gp->prog_altstack).
 //
 // An alternate stack of the program's is really installed, and the preemption handler uses it, unless it is too small for
@@ -71,8 +71,14 @@ void altstack_show(const struct g *gp, stack_t *ss)
 void altstack_leave(const struct g *gp, bool onstack, signal_handler_fn *again, int sig,
 		    siginfo_t *info, ucontext_t *uc)
 {
+	uintptr_t sp = context_sp(uc);
+
 	// Somewhere else than the kernel would have put it? Not if that stack was in use already.
-	if (!within(&uc->uc_stack, (uintptr_t)uc) || within(&uc->uc_stack, context_sp(uc)))
+	if (!within(&uc->uc_stack, (uintptr_t)uc) || within(&uc->uc_stack, sp))
+		return;
+	// On a stack of the program's own making there may be no room: Go asks the kernel for the alternate stack, finds ours,
+	// and believes that handlers never run on a goroutine's few KiB.
+	if (sp < tls.stack_lo || sp >= tls.stack_hi)
 		return;
 	if (!onstack || unset(&gp->prog_altstack))
 		context_move_frame(again, sig, info, uc);

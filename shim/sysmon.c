@@ -176,8 +176,9 @@ static int64_t watch_running(struct p *pp, uint64_t word, struct g *gp, int64_t 
 	bool first;
 
 	if (!load_relaxed(&gp->tid)) {
-		// Its thread has not started yet. It may not do so for long: a handler of the program can be first.
-		if (now < start + UNSTARTED)
+		// Its thread has not started yet. It may not do so for long: a handler of the program can be first. (Without
+		// asynchronous preemption nobody takes a P from a thread that is about to compute.)
+		if (now < start + UNSTARTED || config.asyncpreemptoff)
 			return now + mon.tick;
 		take_and_hand_off(pp, word, gp, !gives_credit(), &stats.retakes_opaque);
 		return now + mon.tick;

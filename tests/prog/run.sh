@@ -23,6 +23,10 @@ shift $((OPTIND - 1))
 [ $# -ge 2 ] || { sed -n '2,4s/^# //p' "$0" >&2; exit 2; }
 lib=$1
 shift
+case $lib in
+/* | plain) ;;
+*) lib=$PWD/$lib ;; # a case may go to another directory
+esac
 limit=${PROGS_TIMEOUT:-30}
 # Tables of the programs under test go here, not to the user's cache.
 [ -n "${PREEMPT_CACHE_DIR:-}" ] || PREEMPT_CACHE_DIR=$(cd "$(dirname "$progs")" && pwd)/cache

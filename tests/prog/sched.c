@@ -28,6 +28,28 @@ CASE_STRESS(seed_go114)
 	_exit(0);
 }
 
+/* The same when the other one surely runs: who has not started yet may lose its turn. */
+static atomic_int busy_runs;
+
+static void *busy_noticed(void *arg)
+{
+	atomic_store(&busy_runs, 1);
+	return busy_forever(arg);
+}
+
+CASE(seed_started)
+{
+	struct timespec ts = {.tv_nsec = 1000000};
+
+	spawn(busy_noticed, NULL);
+	while (!atomic_load(&busy_runs))
+		nanosleep(&ts, NULL);
+	nanosleep(&ts, NULL);
+	puts("OK");
+	fflush(stdout);
+	_exit(0);
+}
+
 /* Eight busy threads, and main still sleeps and wakes, many times. */
 CASE(sleep_among_busy)
 {

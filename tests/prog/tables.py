@@ -119,7 +119,7 @@ def no_table_forced(cache):
     print(s["preempt"], s["refused"])
     want(s["preempt"]["async"] == 0, "an injected call without a table")
     want(s["preempt"]["forced"] > 0 and s["refused"]["no_table"] > 0, "not forced")
-    code, _ = run("seed_go114", cache, timeout=2, PREEMPT_PROCS="1", PREEMPT_FORCE_AFTER="0",
+    code, _ = run("seed_started", cache, timeout=2, PREEMPT_PROCS="1", PREEMPT_FORCE_AFTER="0",
                       PREEMPT_CREDIT="0")
     want(code is None, "stopped without a safe point")
     run("async_deep_handlers", cache, PREEMPT_PROCS="1", PREEMPT_QUANTUM="100us",

@@ -156,7 +156,7 @@ static void *member(void *arg)
 {
 	struct link *in = arg, *out = &links[(in - links + 1) % RING];
 
-	/* The tokens go on until all have seen stop, or somebody would wait for ever. */
+	/* The tokens go on until all have seen stop. */
 	for (bool seen = false; atomic_load(&ended) < RING;) {
 		get(in);
 		atomic_fetch_add(&done[HOPS], 1);
@@ -189,8 +189,13 @@ static void ring_start(void)
 static void ring_end(void)
 {
 	int tokens = 0, v;
-	char c[TOKENS + 1];
+	char c[TOKENS + RING + 1];
 
+	while (atomic_load(&ended) < RING)
+		nap(1000);
+	/* Who went on to wait just before would do so for ever, if its neighbour did not. */
+	for (int i = 0; i < RING; i++)
+		put(&links[i]);
 	for (int i = 0; i < RING; i++)
 		CHECK(pthread_join(ring[i], NULL) == 0);
 	for (int i = 0; i < RING; i++) {
@@ -202,7 +207,7 @@ static void ring_end(void)
 		tokens += (int)read(l->pipe[0], c, sizeof(c));
 		close(l->pipe[0]);
 	}
-	CHECK(tokens == TOKENS);
+	CHECK(tokens == TOKENS + RING);
 }
 
 /* --- computing ----------------------------------------------------------------------------------- */

@@ -408,12 +408,14 @@ START_TEST(frame_on_the_own_stack)
 	struct sigaction sa = {.sa_sigaction = moved, .sa_flags = SA_SIGINFO | SA_ONSTACK};
 	uint64_t in = 0x0123456789abcdef, out = 0, zone = 0;
 	siginfo_t info = {.si_signo = SIGUSR1, .si_code = SI_QUEUE};
+	uintptr_t here = (uintptr_t)__builtin_frame_address(0);
 
 	reset();
 	block(0);
 	g.altstack = os_mmap(g_altstack_size());
 	ck_assert_ptr_nonnull(g.altstack);
 	altstack_thread_start(&g);
+	stack_is(here - 65536, here + 65536);
 	sigaddset(&sa.sa_mask, SIGUSR2);
 	ck_assert_int_eq(signal_sigaction(SIGUSR1, &sa, NULL), 0);
 	info.si_pid = os_getpid();
@@ -436,12 +438,41 @@ START_TEST(frame_on_the_own_stack)
 }
 END_TEST
 
+static void stayed(int sig)
+{
+	char here;
+
+	ck_assert_int_eq(sig, SIGUSR1);
+	frame_at = (uintptr_t)&here;
+	handled++;
+}
+
+// What was interrupted ran elsewhere than on the thread's own stack, as a goroutine does: there may be no room.
+START_TEST(frame_off_a_coroutines_stack)
+{
+	struct sigaction sa = {.sa_handler = stayed, .sa_flags = SA_ONSTACK};
+
+	reset();
+	block(0);
+	g.altstack = os_mmap(g_altstack_size());
+	ck_assert_ptr_nonnull(g.altstack);
+	altstack_thread_start(&g);
+	stack_is(65536, 1 << 20);
+	ck_assert_int_eq(signal_sigaction(SIGUSR1, &sa, NULL), 0);
+	raise(SIGUSR1);
+	ck_assert_int_eq(handled, 1);
+	ck_assert_uint_lt(frame_at - (uintptr_t)g.altstack, g_altstack_size());
+	ck_assert_uint_eq(blocked(), 0);
+}
+END_TEST
+
 static void add(TCase *tc)
 {
 	tcase_add_test(tc, shared_with_libc);
 	tcase_add_test(tc, chosen_signal_waits);
 	tcase_add_test(tc, deferred_in_forced_park);
 	tcase_add_test(tc, frame_on_the_own_stack);
+	tcase_add_test(tc, frame_off_a_coroutines_stack);
 	tcase_add_test(tc, locks_below_zero);
 	tcase_add_test(tc, jump_on_top_of_injected);
 	tcase_add_test(tc, jump_on_small_altstack);

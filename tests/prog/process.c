@@ -329,6 +329,21 @@ static pid_t traced_start(void)
 	return pid;
 }
 
+/* The next one of the threads that stops or ends, beginning with the one at i. Threads that have ended must be waited for
+ * before the first one of their process, which is told last. */
+static pid_t wait_for(const int *tids, int n, int i, int *ret_status)
+{
+	for (;;) {
+		for (int k = 0; k < n; k++) {
+			pid_t got = waitpid(tids[(i + k) % n], ret_status, __WALL | WNOHANG);
+
+			if (got > 0 || (got < 0 && k == 0))
+				return got;
+		}
+		sleep_ns(MS / 10);
+	}
+}
+
 /* Seize the threads that are there, interrupt them some times, detach. False: the process has ended. */
 static bool trace_once(pid_t pid, int *ret_status)
 {
@@ -353,19 +368,21 @@ static bool trace_once(pid_t pid, int *ret_status)
 			ptrace(PTRACE_INTERRUPT, tids[i], 0, 0);
 			for (;;) {
 				int status;
-				pid_t got = waitpid(tids[i], &status, __WALL);
+				pid_t got = wait_for(tids, n, i, &status);
 
-				if (got != tids[i])
+				if (got < 0)
 					break;
 				if (WIFEXITED(status) || WIFSIGNALED(status)) {
 					if (got == pid) {
 						*ret_status = status;
 						return false;
 					}
-					break;
+					if (got == tids[i])
+						break;
+					continue;
 				}
 				CHECK(WIFSTOPPED(status));
-				if (status >> 16 == PTRACE_EVENT_STOP) {
+				if (got == tids[i] && status >> 16 == PTRACE_EVENT_STOP) {
 					stops++;
 					if (round == 4)
 						ptrace(PTRACE_DETACH, tids[i], 0, 0);
@@ -373,7 +390,8 @@ static bool trace_once(pid_t pid, int *ret_status)
 						ptrace(PTRACE_CONT, tids[i], 0, 0);
 					break;
 				}
-				ptrace(PTRACE_CONT, tids[i], 0, WSTOPSIG(status));
+				ptrace(PTRACE_CONT, got, 0,
+				       status >> 16 == PTRACE_EVENT_STOP ? 0 : WSTOPSIG(status));
 			}
 		}
 	CHECK(stops > 0);

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """damage.py DUMP FILE [SECONDS [SEED]]: damaged copies of FILE make DUMP print a table or fail in
-words, and never crash or hang. Most of the damage is in the headers, where it hurts most."""
+words, and never crash or hang, but for libdwarf. Most of the damage is in the headers, where it hurts most."""
 
 import random
 import struct
@@ -34,6 +34,14 @@ def damaged(data, rng):
     return b[:rng.randrange(len(b))] if rng.random() < 0.1 else b
 
 
+def run(*argv):
+    """None: it hangs."""
+    try:
+        return subprocess.run(argv, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, timeout=60, check=False)
+    except subprocess.TimeoutExpired:
+        return None
+
+
 def main():
     dump, path = sys.argv[1:3]
     seconds = float(sys.argv[3]) if len(sys.argv) > 3 else 10
@@ -41,7 +49,7 @@ def main():
     with open(path, "rb") as f:
         data = f.read()
     end = time.monotonic() + seconds
-    count = tables = 0
+    count = tables = crashes = 0
     with tempfile.NamedTemporaryFile() as f:
         while time.monotonic() < end or count < 20:
             b = damaged(data, rng)
@@ -49,12 +57,13 @@ def main():
             f.truncate()
             f.write(b)
             f.flush()
-            try:
-                proc = subprocess.run([dump, f.name], stdout=subprocess.DEVNULL,
-                                      stderr=subprocess.PIPE, timeout=60, check=False)
-                ok = proc.returncode in (0, 1) and (proc.returncode == 0) == (not proc.stderr)
-            except subprocess.TimeoutExpired:
-                ok = False
+            proc = run(dump, f.name)
+            if proc and proc.returncode < 0:
+                # libdwarf reads debug information where that of the file is damaged, and may crash; whoever builds tables does
+                # it in a process of its own, and then once more without that information (tools/build.c).
+                crashes += 1
+                proc = run(dump, "-n", f.name)
+            ok = proc and proc.returncode in (0, 1) and (proc.returncode == 0) == (not proc.stderr)
             if not ok:
                 with open("damaged-file", "wb") as keep:
                     keep.write(b)
@@ -62,8 +71,8 @@ def main():
                 return 1
             count += 1
             tables += proc.returncode == 0
-    print("%d files, %d tables" % (count, tables))
-    return 0 if 0 < tables < count else 1
+    print("%d files, %d tables, %d crashes over debug information" % (count, tables, crashes))
+    return 0 if 0 < tables < count and crashes <= count // 100 + 1 else 1
 
 
 if __name__ == "__main__":

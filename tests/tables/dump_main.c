@@ -1,5 +1,5 @@
-// dump_main.c: dump_main [-t] FILE: compiles FILE in memory and prints its table, without any cache, for oracle.py.
-// -t prints time, memory and shares of the text instead.
+// dump_main.c: dump_main [-t | -n] FILE: compiles FILE in memory and prints its table, without any cache, for oracle.py.
+// -t prints time, memory and shares of the text instead; -n reads no debug information.
 
 #include <stdlib.h>
 #include <string.h>
@@ -37,17 +37,18 @@ static void print_sums(const char *path, const struct table_header *h, double se
 int main(int argc, char **argv)
 {
 	bool sums = argc == 3 && strcmp(argv[1], "-t") == 0;
+	bool no_debug_info = argc == 3 && strcmp(argv[1], "-n") == 0;
 	struct buffer buf;
 	struct table table;
 	const char *why;
 	double start = now();
 	int err;
 
-	if (argc != (sums ? 3 : 2)) {
-		fprintf(stderr, "usage: dump_main [-t] FILE\n");
+	if (argc != (sums || no_debug_info ? 3 : 2)) {
+		fprintf(stderr, "usage: dump_main [-t | -n] FILE\n");
 		return 2;
 	}
-	err = compile_module(argv[argc - 1], "", true, &buf, &why);
+	err = compile_module(argv[argc - 1], "", !no_debug_info, &buf, &why);
 	if (err) {
 		fprintf(stderr, "%s: %s: %s\n", argv[argc - 1], why, strerror(-err));
 		return 1;

@@ -212,8 +212,11 @@ static void ring_end(void)
 
 /* --- computing ----------------------------------------------------------------------------------- */
 
-__attribute__((noipa)) static uint64_t mix(uint64_t n)
+static uint64_t mix(uint64_t n)
 {
+	__asm__ volatile(""
+			 : "+r"(n)); /* the compiler is not to know that it is the same each time */
+
 	double d = (double)n;
 	uint64_t x = n;
 

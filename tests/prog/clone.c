@@ -50,16 +50,34 @@ static void *clone_copies(void *arg)
 	return arg;
 }
 
+/* Without atfork handlers nobody takes libc's locks for the child: no thread may be about to start or to end, where
+ * libc holds some, while another one clones. */
+static void *(*in_4_fn)(void *);
+static pthread_barrier_t in_4_gate;
+
+static void *in_4_main(void *arg)
+{
+	void *r;
+
+	pthread_barrier_wait(&in_4_gate);
+	r = in_4_fn(arg);
+	pthread_barrier_wait(&in_4_gate);
+	return r;
+}
+
 static void in_4_threads(void *(*fn)(void *))
 {
 	pthread_t t[4];
 
+	in_4_fn = fn;
+	CHECK_EQ(pthread_barrier_init(&in_4_gate, NULL, 4), 0);
 	hogs_start(4);
 	for (int i = 0; i < 4; i++)
-		t[i] = spawn(fn, NULL);
+		t[i] = spawn(in_4_main, NULL);
 	for (int i = 0; i < 4; i++)
 		join(t[i]);
 	hogs_stop();
+	CHECK_EQ(pthread_barrier_destroy(&in_4_gate), 0);
 	lives();
 }
 

@@ -268,6 +268,9 @@ void signal_forward(int sig, siginfo_t *info, void *uc)
 		hold(sig, info, uc);
 	} else if (is_handler(ka)) {
 		enter_handler(sig, info, uc);
+	} else if (sig != SIGURG && !is_ignored(ka) && !tls.self) {
+		hold(sig, info,
+		     uc); // a thread that has not started yet, and perhaps inherits that it is blocked: others know
 	} else if (sig != SIGURG && !is_ignored(ka)) {
 		// A real-time signal that nobody handles ends the program.
 		struct kernel_sigaction dfl = {0};

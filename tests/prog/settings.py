@@ -120,12 +120,12 @@ def off():
 
 @check
 def other_signal():
-    """Preemption by a signal that the user chose, and the program uses as well."""
+    """Preemption by a signal that the user chose, and the program uses as well. Not exact in all: one that is blocked may be
+    delivered before it is pending again, behind later ones, so two cases are for the default only (HACKING.md, section 5)."""
     for case in ["seed_go114", "fair_64_busy", "sigurg_ignored"]:
         passes(case, PREEMPT_PROCS="1", PREEMPT_SIGNAL="SIGURG")
     for case in ["seed_go114", "fair_64_busy", "sigurg_own_handler", "sigurg_out_of_band", "sigurg_ignored",
-                 "take_every_signal", "real_time_order", "real_time_default",
-                 "nodefer_nests", "onstack_without_stack"]:
+                 "real_time_default", "nodefer_nests", "onstack_without_stack"]:
         passes(case, PREEMPT_PROCS="1", PREEMPT_SIGNAL="SIGRTMIN+7")
 
 

@@ -313,7 +313,7 @@ static void run_again(struct g *gp, bool on_credit)
 		return;
 	}
 	gp->p = NULL;
-	on_credit = on_credit && config.credit && !config.asyncpreemptoff;
+	on_credit = on_credit && gives_credit();
 	if (on_credit || unlikely(load_relaxed(&sched.open))) {
 		if (on_credit)
 			STAT(credit_runs);

@@ -134,11 +134,6 @@ static int64_t signal_g(struct g *gp, const struct p *pp, uint64_t word, struct 
 	return look;
 }
 
-static bool gives_credit(void)
-{
-	return config.credit && !config.asyncpreemptoff;
-}
-
 // queue: what the G does when it comes back unaware of it: at its next interposed call it queues, or it runs on credit.
 static void take_and_hand_off(struct p *pp, uint64_t word, struct g *gp, bool queue,
 			      uint64_t *count)

@@ -274,4 +274,10 @@ struct config {
 	char stats[256], trace[256], cache_dir[256], weights[1024], critical[1024];
 };
 extern struct config config;
+
+// May a thread run on for a while without a P? Nobody could end that without signals.
+static inline bool gives_credit(void)
+{
+	return config.credit && !config.asyncpreemptoff;
+}
 enum log_level { LOG_OFF, LOG_ERROR, LOG_WARN, LOG_INFO, LOG_DEBUG };

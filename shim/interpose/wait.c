@@ -46,7 +46,7 @@ EXPORT int waitid(idtype_t type, id_t id, siginfo_t *info, int options)
 	return WAITS(options, REAL(waitid)(type, id, info, options));
 }
 
-// The child inherits the mask of its creator. We keep the preemption signal unblocked even if the
+// The child inherits the mask of its creator. We keep a preemption signal that the user chose unblocked even if the
 // program blocked it, so block it for the length of the call; a thread in a call needs no such
 // signal.
 #define WITH_CHILD_MASK(call)                                                                      \

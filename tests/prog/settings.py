@@ -209,12 +209,12 @@ def unseen_calls():
 @check
 def unseen_bursts():
     """Members of a team that waits unseen every few microseconds do not queue behind busy threads, though they need
-    300 times the credit in all."""
+    300 times the credit in all. On one credit for all bursts they queued 88 to 118 times, with one for each 5 to 45."""
     for _ in range(3):  # the kernel may keep sysmon from looking in time: once in 3 runs is enough
-        s = figures("unseen_among_busy", PREEMPT_PROCS="2", PREEMPT_QUANTUM="1ms")
+        s = figures("unseen_among_busy", PREEMPT_PROCS="2", PREEMPT_QUANTUM="4ms")
         members = [t["switches"] for t in s["threads"] if t["name"] == "member"]
         want(len(members) == 2, f"members: {members}")
-        if sum(members) < 50:
+        if sum(members) < 65:
             return
     want(False, f"switches of the members: {members}")
 

@@ -239,6 +239,7 @@ struct tls {
 	struct g
 		*g; // NULL: this thread passes through (foreign, dormant, in a handler without a P)
 	struct g *self;			// the thread's G even while g is NULL
+	uint32_t pauses;		// sitecalls.c: rewritten PAUSEs since the last yield
 	uint32_t critical;		// > 0: the program's signal handlers are deferred
 	uint32_t frames;		// program handlers running on top of a wait or system call
 	uintptr_t frames_lo, frames_hi; // their stack, when frames > 0: [frames_lo, frames_hi)
@@ -262,7 +263,8 @@ static inline struct g *getg(void)
 
 // Settings; shim/env.c has the table. Times in ns.
 struct config {
-	bool off, strict, asyncpreemptoff, spin;
+	bool off, strict, asyncpreemptoff;
+	int spin;  // enum spin_mode
 	int procs; // 0: auto
 	int64_t quantum, force_after, lock_grace, credit;
 	int signal; // kernel number
@@ -274,4 +276,5 @@ struct config {
 	char stats[256], trace[256], cache_dir[256], weights[1024], critical[1024];
 };
 extern struct config config;
+enum spin_mode { SPIN_OFF, SPIN_ON, SPIN_SAMPLE };
 enum log_level { LOG_OFF, LOG_ERROR, LOG_WARN, LOG_INFO, LOG_DEBUG };

@@ -73,8 +73,7 @@ struct plan {
 	uint32_t ntaken;
 	struct text_patch caves[PER_MODULE * HOPS], jumps[PER_MODULE];
 	uint32_t ncaves, njumps;
-	uint32_t slots[2]; // in use before
-	uintptr_t near;	   // page near the module, or 0
+	uintptr_t near; // page near the module, or 0
 	uint32_t near_used;
 	struct text_order order;
 };
@@ -227,18 +226,23 @@ static bool in_reach(uintptr_t a, uintptr_t b)
 	return d > -0x7fff0000ll && d < 0x7fff0000ll;
 }
 
-// A page as near as can be, below the module: above an executable is the heap.
+// A page in reach, below the module: above an executable is the heap. Below a library may be the stacks of many threads.
 static uintptr_t near_page(uintptr_t start)
 {
-	for (uintptr_t at = start & ~(uintptr_t)0xffff, i = 0; i < 256 && at > 0x20000; i++) {
+	uintptr_t at = start & ~(uintptr_t)0xffff;
+
+	for (int i = 0; i < 160; i++) {
+		uintptr_t step = i < 64 ? 0x10000 : 0x1000000;
 		long p;
 
-		at -= 0x10000;
+		if (at < step + 0x10000)
+			return 0;
+		at -= step;
 		p = sys6(SYS_mmap, (long)at, NEAR_SIZE, PROT_READ | PROT_WRITE,
 			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
 		if (p == (long)at)
 			return at;
-		if (p > 0)
+		if (p > 0) // a kernel before 4.17 takes the address for a hint
 			sys2(SYS_munmap, p, NEAR_SIZE);
 	}
 	return 0;
@@ -310,6 +314,7 @@ static void plan_site(struct plan *p, const struct site *s)
 {
 	static const uint8_t pause[] = {0xf3, 0x90}, call[] = {0x0f, 0x05};
 	struct text_patch *v = &p->jumps[p->njumps];
+	uint32_t slots = st.slots[s->call], near = p->near_used;
 	uint8_t now[2];
 	uintptr_t stub, at;
 
@@ -318,8 +323,11 @@ static void plan_site(struct plan *p, const struct site *s)
 		return;
 	stub = entry(p, s);
 	at = stub ? way(p, s->at + 2, stub, HOPS) : 0;
-	if (!at)
+	if (!at) {
+		st.slots[s->call] = slots;
+		p->near_used = near;
 		return;
+	}
 	v->at = s->at;
 	v->size = 2;
 	memcpy(v->was, now, 2);
@@ -403,8 +411,10 @@ static bool is_back(struct mapped *m)
 
 	if (!m->site || m->sites_gen == modules_unloads())
 		return false;
+	if (memory_read(m->site, now, 2) < 0)
+		return false; // not yet
 	m->sites_gen = modules_unloads();
-	return memory_read(m->site, now, 2) == 0 && now[0] != 0xeb;
+	return now[0] != 0xeb;
 }
 
 // A module to be rewritten, or false.

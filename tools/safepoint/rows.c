@@ -205,12 +205,6 @@ static struct table_row make_row(const struct build *b, const struct section *s,
 	enum table_base base = TABLE_CFA_NONE;
 	struct table_row row = {0};
 
-	// Where nobody ever is there is no frame.
-	if (b->cave && !b->critical && !(s && is_plt(s))) {
-		row.base_reason = (uint8_t)(TABLE_CFA_NONE | TABLE_PADDING << 4);
-		row.flags = TABLE_CAVE;
-		return row;
-	}
 	if (cfi) {
 		row.cfa_offset = cfi->cfa_offset;
 		row.rbp_offset = cfi->rbp_offset;
@@ -223,6 +217,11 @@ static struct table_row make_row(const struct build *b, const struct section *s,
 	for (int i = TABLE_REASONS - 1; i > 0 && reason == TABLE_SAFE; i--) {
 		if (b->open[i])
 			reason = (enum table_reason)i;
+	}
+	if (b->cave && !b->critical && reason != TABLE_PLT) {
+		row.base_reason = (uint8_t)(base | TABLE_PADDING << 4);
+		row.flags = TABLE_CAVE;
+		return row;
 	}
 	row.base_reason = (uint8_t)(base | reason << 4);
 	row.flags = (uint8_t)((b->critical ? TABLE_CRITICAL : 0) | (b->spin ? TABLE_SPIN : 0) |

@@ -383,6 +383,9 @@ static bool scan(struct plan *p)
 
 		if (!(row->flags & (TABLE_PAUSE | TABLE_SYSCALL)) || !table_is_safe(row))
 			continue;
+		if ((hi - lo) %
+		    2) // another mark begins inside an instruction: one of the two is wrong
+			continue;
 		if (row->flags & TABLE_SYSCALL &&
 		    (hi - lo != 2 ||
 		     (nr >= 0 && (nr >= SITE_NUMBERS || !(site_gated[nr / 64] >> (nr % 64) & 1)))))

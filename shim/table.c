@@ -137,8 +137,6 @@ static const char *check_rows(const struct table *t)
 				return "bad system call";
 			call++;
 		}
-		if (row->flags & TABLE_PAUSE && len % 2)
-			return "bad pause";
 		if (table_reason(row) != TABLE_SAFE || !(row->flags & TABLE_CRITICAL))
 			bytes[table_reason(row)] += len;
 		critical += row->flags & TABLE_CRITICAL ? len : 0;

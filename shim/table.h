@@ -65,8 +65,9 @@ enum {
 	TABLE_CRITICAL = 1, // parking here, or while this is a caller, would hurt other threads
 	TABLE_SPIN = 2,	    // in a loop that waits for another thread
 	TABLE_SYSCALL = 4,  // an inline syscall instruction begins here; the row is as long as it
-	TABLE_PAUSE = 8,    // PAUSE instructions in a loop that waits, and nothing else
-	TABLE_CAVE = 16,    // filling that is proven never to be executed: sites.c may write there
+	TABLE_PAUSE =
+		8, // PAUSE instructions in a loop that waits, and nothing else, if its length is even
+	TABLE_CAVE = 16, // filling that is proven never to be executed: sites.c may write there
 };
 
 // The row of a PC says what is true just before the instruction at PC executes. The caller's rbp is at

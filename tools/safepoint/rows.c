@@ -271,7 +271,8 @@ static int sweep(struct build *b)
 		out = make_row(b, in, row,
 			       in && !row && pos < padding ? TABLE_PADDING : TABLE_NO_CFI);
 		if (call < b->ncalls && b->calls[call].pc == pos - b->base) {
-			out.flags |= TABLE_SYSCALL;
+			out.flags = (uint8_t)((out.flags & ~(TABLE_PAUSE | TABLE_CAVE)) |
+					      TABLE_SYSCALL);
 			stop = pos + b->calls[call++].len;
 		} else if (call < b->ncalls && b->calls[call].pc < stop - b->base) {
 			stop = b->base + b->calls[call].pc;

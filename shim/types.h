@@ -239,6 +239,7 @@ struct tls {
 	struct g
 		*g; // NULL: this thread passes through (foreign, dormant, in a handler without a P)
 	struct g *self;			// the thread's G even while g is NULL
+	bool async_cancel;		// the program has the asynchronous type of cancellation on
 	uint32_t pauses;		// sitecalls.c: rewritten PAUSEs since the last yield
 	uint32_t critical;		// > 0: the program's signal handlers are deferred
 	uint32_t frames;		// program handlers running on top of a wait or system call

@@ -155,7 +155,7 @@ CASE_STRESS(sites_calls)
 	int p[2];
 
 	CHECK_EQ(pipe(p), 0);
-	hogs_start(4);
+	hogs_start(6);
 	do {
 		long long before = now(CLOCK_MONOTONIC);
 		char c = 0;
@@ -217,7 +217,7 @@ CASE_STRESS(sites_cancel)
 	long long end = now(CLOCK_MONOTONIC) + lasting();
 	int n = 0;
 
-	hogs_start(4);
+	hogs_start(6);
 	do {
 		pthread_t t[4];
 

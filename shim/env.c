@@ -25,6 +25,7 @@ enum type {
 	COUNT,	  // int
 	LOGLEVEL, // int
 	DEADLOCK, // int
+	SPIN,	  // int; enum spin_mode
 	STRING,	  // char[size]
 	WEIGHTS,  // char[size]
 	GLOBS,	  // char[size]
@@ -126,12 +127,14 @@ static const struct setting settings[] = {
 	 .range = "0 to 10s",
 	 .help = "how long a thread that holds a lock is spared beyond its slice"},
 	{.name = "PREEMPT_SPIN",
-	 .type = SWITCH,
+	 .type = SPIN,
 	 .value = &config.spin,
 	 .def = "on",
-	 .arg = "SWITCH",
-	 .range = "on or off",
-	 .help = "find threads that wait by spinning, and let others run in their place"},
+	 .arg = "MODE",
+	 .range = "on, off or sample",
+	 .help = "let others run in the place of threads that wait by spinning; sample does "
+		 "without\n"
+		 "rewriting instructions of the program"},
 	{.name = "PREEMPT_CREDIT",
 	 .type = DURATION,
 	 .value = &config.credit,
@@ -408,6 +411,7 @@ static const char *store_string(const struct setting *set, const char *s)
 static const char *parse(const struct setting *set, const char *s, bool *ret_unmet)
 {
 	static const char *const switches[] = {"0", "1", "off", "on", NULL};
+	static const char *const spin[] = {"0", "1", "off", "on", "sample", NULL};
 	static const char *const levels[] = {"off", "error", "warn", "info", "debug", NULL};
 	static const char *const deadlock[] = {"off", "report", "abort", NULL};
 	const char *why = NULL;
@@ -415,6 +419,11 @@ static const char *parse(const struct setting *set, const char *s, bool *ret_unm
 	int i = 0;
 
 	switch (set->type) {
+	case SPIN:
+		if (!parse_word(s, spin, &i))
+			return "not on, off or sample";
+		*(int *)set->value = i < 4 ? i & 1 : SPIN_SAMPLE;
+		return NULL;
 	case SWITCH:
 		if (!parse_word(s, switches, &i))
 			return "not 0, 1, off or on";

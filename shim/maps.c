@@ -115,6 +115,7 @@ bool maps_parse(char *s, struct map_line *ret)
 		.dev = device(major, minor),
 		.ino = ino,
 		.exec = perm[2] == 'x',
+		.text = perm[0] == 'r' && perm[1] == '-' && perm[2] == 'x' && perm[3] == 'p',
 		.path = *s == '/' && ino ? s : "",
 	};
 	len = str_len(s);

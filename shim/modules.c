@@ -202,6 +202,11 @@ uint32_t modules_unloads(void)
 	return load_acquire(&unloads); // pairs with modules_unload
 }
 
+bool modules_unloading(void)
+{
+	return load_seq_cst(&unloading) > 0; // after the caller's xchg; pairs with modules_unload
+}
+
 // One of the PCs that were missed, or 0. i < MODULES_MISSES.
 uintptr_t modules_take_miss(int i)
 {

@@ -274,6 +274,7 @@ struct map_line {
 	uintptr_t start, end;
 	uint64_t offset, dev, ino; // dev as in st_dev
 	bool exec, deleted;
+	bool text;	  // r-xp
 	const char *path; // "" if it is no file
 };
 struct map_cursor {
@@ -331,8 +332,12 @@ struct mapped {
 	const char *path; // NULL: not known, or deleted
 	uint32_t seen;	  // round of the scan that found it last
 	uint8_t state;
-	bool asked; // once per process
-	bool again; // its table could not be opened for lack of memory or descriptors
+	uint8_t sites;	     // enum sites_state
+	uint32_t sites_gen;  // unloads when they were rewritten
+	uintptr_t site;	     // one of them, or 0
+	int64_t sites_since; // its table is here
+	bool asked;	     // once per process
+	bool again;	     // its table could not be opened for lack of memory or descriptors
 	struct table own;
 	size_t size;
 };
@@ -350,6 +355,7 @@ extern struct modules *modules; // NULL until sysmon first needs it; never unmap
 extern bool modules_missed;	// there is a miss to be taken
 uintptr_t modules_take_miss(int i);
 uint32_t modules_unloads(void);
+bool modules_unloading(void);	     // dlclose runs
 void modules_forget_unloading(void); // in the child of a fork
 static inline uint32_t modules_hash(uintptr_t start)
 {
@@ -378,6 +384,40 @@ void helper_stay(void); // any thread: the exec has failed
 int helper_call(void (*fn)(void *), void *arg);
 bool helper_calling(void);
 void helper_reset_in_child(void);
+
+// --- sites.c: instructions that are rewritten to wait well -----------------------------------------
+int64_t
+sites_poll(int64_t now); // sysmon, when there is demand: a step of it; returns when to call again
+void sites_settle(void); // dlclose, after modules_unload(true): no text is written from here on
+void sites_reset_in_child(void);
+// What is known of a module's sites (struct mapped).
+enum sites_state { SITES_NEW, SITES_YOUNG, SITES_DONE };
+
+// --- text.c: text that other threads execute is replaced -------------------------------------------
+struct text_patch {
+	uintptr_t at;
+	uint8_t size;	       // in one page
+	uint8_t was[5], is[5]; // is is written only where was is
+};
+// Where: [start, end) is one module. In a process made by helper_call: 0, or -errno and nothing is half done.
+struct text_order {
+	uintptr_t start, end;
+	int pid; // of the program
+	struct text_patch *v
+		[2]; // all of the first are in place before any of the second; each by ascending address
+	uint32_t n[2];
+	const bool *stop; // looked at before each page
+
+	int32_t result;
+	uint32_t pages;
+	uint32_t skipped; // was was not there
+	char path[256];
+};
+int text_write(struct text_order *o);
+
+// --- sitecalls.c: what they do then ------------------------------------------------------------------
+bool futex_waits(const uint32_t *word, int op,
+		 uint32_t expected); // may the call block? reads the word
 
 // --- unwind.c -----------------------------------------------------------------------------------
 struct frame {
@@ -457,6 +497,7 @@ struct stats {
 	uint64_t refused_locks, refused_unsafe_pc, refused_no_table, refused_critical, refused_shim,
 		refused_stack, refused_syscall;
 	uint64_t retakes_syscall, retakes_opaque, handoffs, spin_yields, spin_saved_ns;
+	uint64_t spin_sites, spin_site_yields;
 	uint64_t lock_deferred, lock_handed, eintr_hidden, credit_runs;
 };
 extern struct stats stats;

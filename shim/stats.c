@@ -473,8 +473,10 @@ static void report_json(struct out *o, int64_t now)
 	    N(refused_shim), N(refused_stack), N(refused_syscall));
 	out(o, "  \"signals_sent\": %lu,\n  \"retakes\": {\"syscall\": %lu, \"opaque\": %lu},\n",
 	    N(signals_sent), N(retakes_syscall), N(retakes_opaque));
-	out(o, "  \"handoffs\": %lu,\n  \"spin\": {\"yields\": %lu, \"saved_ns\": %lu},\n",
-	    N(handoffs), N(spin_yields), N(spin_saved_ns));
+	out(o,
+	    "  \"handoffs\": %lu,\n  \"spin\": {\"yields\": %lu, \"saved_ns\": %lu, "
+	    "\"sites\": %lu, \"site_yields\": %lu},\n",
+	    N(handoffs), N(spin_yields), N(spin_saved_ns), N(spin_sites), N(spin_site_yields));
 	out(o,
 	    "  \"lock_holder\": {\"deferred\": %lu, \"handed\": %lu},\n  \"eintr_hidden\": %lu,\n"
 	    "  \"credit_runs\": %lu,\n",
@@ -543,7 +545,8 @@ static void report_text(struct out *o, int64_t now)
 	    N(refused_shim), N(refused_stack), N(refused_syscall));
 	out(o, "  retaken: %lu in system calls, %lu opaque; %lu runs on credit; %lu EINTR hidden\n",
 	    N(retakes_syscall), N(retakes_opaque), N(credit_runs), N(eintr_hidden));
-	out(o, "  spinning: %lu yields, ", N(spin_yields));
+	out(o, "  spinning: %lu yields (%lu at %lu rewritten instructions), ", N(spin_yields),
+	    N(spin_site_yields), N(spin_sites));
 	out_time(o, N(spin_saved_ns));
 	out(o, " saved; lock holders: %lu deferred, %lu handed a P\n", N(lock_deferred),
 	    N(lock_handed));

@@ -442,7 +442,7 @@ static void sysmon(void *arg)
 		mon.retook = false;
 		next = earlier(retake(now), watch_strays(now));
 		if (!config.asyncpreemptoff) // else nobody asks where a thread is
-			next = earlier(next, modules_poll(now));
+			next = earlier(next, earlier(modules_poll(now), sites_poll(now)));
 		if (mon.retook) {
 			mon.tick = TICK_MIN;
 			mon.fruitless = 0;

@@ -13,7 +13,7 @@ enum {
 	MACHINE_X86_64 = 62,
 	SOURCE_ALL = TABLE_EH_FRAME | TABLE_DEBUG_FRAME | TABLE_DEBUG_LINE | TABLE_DEBUG_INFO |
 		     TABLE_DEBUG_SEPARATE | TABLE_DEBUG_ALT | TABLE_SYMTAB,
-	FLAGS_ALL = TABLE_CRITICAL | TABLE_SPIN | TABLE_SYSCALL,
+	FLAGS_ALL = TABLE_CRITICAL | TABLE_SPIN | TABLE_SYSCALL | TABLE_PAUSE | TABLE_CAVE,
 	MAX_INSTRUCTION = 15,
 	PAGE = 4096,
 };
@@ -92,6 +92,11 @@ static bool row_ok(const struct table_row *row)
 	enum table_reason reason = table_reason(row);
 
 	if (base >= TABLE_BASES || reason >= TABLE_REASONS || (row->flags & ~FLAGS_ALL))
+		return false;
+	// Never executed means that nobody is stopped there either.
+	if (row->flags & TABLE_CAVE && (row->flags & ~TABLE_CAVE || reason != TABLE_PADDING))
+		return false;
+	if (row->flags & TABLE_PAUSE && row->flags & TABLE_SYSCALL)
 		return false;
 	if (reason == TABLE_SAFE && base != TABLE_CFA_RSP && base != TABLE_CFA_RBP)
 		return false;
@@ -220,4 +225,44 @@ const char *table_reason_name(enum table_reason reason)
 	};
 
 	return (unsigned)reason < TABLE_REASONS ? names[reason] : "?";
+}
+
+static bool is(const uint8_t *p, const char *bytes, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		if (p[i] != (uint8_t)bytes[i])
+			return false;
+	return true;
+}
+
+// All the forms that assemblers and linkers fill with.
+size_t table_filler(const uint8_t *p, size_t n)
+{
+	size_t i = 0;
+
+	if (n == 0)
+		return 0;
+	if (p[0] == 0xcc || p[0] == 0)
+		return 1;
+	while (i < n && i < 11 && (p[i] == 0x66 || p[i] == 0x2e))
+		i++;
+	if (i < n && p[i] == 0x90)
+		return i + 1;
+	if (n - i >= 3 && p[i] == 0x0f && p[i + 1] == 0x1f && (p[i + 2] & 0x38) == 0) {
+		uint8_t modrm = p[i + 2], mod = modrm >> 6;
+		size_t len = i + 3;
+
+		if (mod != 3 && (modrm & 7) == 4)
+			len++;
+		len += mod == 1 ? 1 : mod == 2 ? 4 : 0;
+		return len <= n ? len : 0;
+	}
+	// Older assemblers: lea 0(%rsi),%rsi with no displacement that counts.
+	if (n >= 4 && is(p, "\x48\x8d\x76\x00", 4))
+		return 4;
+	if (n >= 7 && is(p, "\x48\x8d\xb6\0\0\0\0", 7))
+		return 7;
+	if (n >= 8 && is(p, "\x48\x8d\xb4\x26\0\0\0\0", 8))
+		return 8;
+	return 0;
 }

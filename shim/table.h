@@ -18,7 +18,7 @@
 
 #define TABLE_MAGIC "preempt\1"
 enum {
-	TABLE_VERSION = 1,
+	TABLE_VERSION = 2,
 	TABLE_BLOCK = 4096, // bytes of text for each entry of the block index
 	TABLE_ID_MAX = 32,  // bytes of build-id that count
 	TABLE_HEAD_MAX = 4096,
@@ -65,6 +65,9 @@ enum {
 	TABLE_CRITICAL = 1, // parking here, or while this is a caller, would hurt other threads
 	TABLE_SPIN = 2,	    // in a loop that waits for another thread
 	TABLE_SYSCALL = 4,  // an inline syscall instruction begins here; the row is as long as it
+	TABLE_PAUSE =
+		8, // PAUSE instructions in a loop that waits, and nothing else, if its length is even
+	TABLE_CAVE = 16, // filling that is proven never to be executed: sites.c may write there
 };
 
 // The row of a PC says what is true just before the instruction at PC executes. The caller's rbp is at
@@ -152,3 +155,5 @@ const struct table_row *table_find(const struct table *t, uint64_t address);
 // Bounds of that row, and by index, for printing.
 uint64_t table_row_start(const struct table *t, uint32_t i);
 const char *table_reason_name(enum table_reason reason);
+// Length of the no-op, int3 or zeros at p, of n bytes: what assemblers and linkers fill with; or 0.
+size_t table_filler(const uint8_t *p, size_t n);

@@ -239,6 +239,8 @@ struct tls {
 	struct g
 		*g; // NULL: this thread passes through (foreign, dormant, in a handler without a P)
 	struct g *self;			// the thread's G even while g is NULL
+	bool async_cancel;		// the program has the asynchronous type of cancellation on
+	uint32_t pauses;		// sitecalls.c: rewritten PAUSEs since the last yield
 	uint32_t critical;		// > 0: the program's signal handlers are deferred
 	uint32_t frames;		// program handlers running on top of a wait or system call
 	uintptr_t frames_lo, frames_hi; // their stack, when frames > 0: [frames_lo, frames_hi)
@@ -262,7 +264,8 @@ static inline struct g *getg(void)
 
 // Settings; shim/env.c has the table. Times in ns.
 struct config {
-	bool off, strict, asyncpreemptoff, spin;
+	bool off, strict, asyncpreemptoff;
+	int spin;  // enum spin_mode
 	int procs; // 0: auto
 	int64_t quantum, force_after, lock_grace, credit;
 	int signal; // kernel number
@@ -280,4 +283,6 @@ static inline bool gives_credit(void)
 {
 	return config.credit && !config.asyncpreemptoff;
 }
+
+enum spin_mode { SPIN_OFF, SPIN_ON, SPIN_SAMPLE };
 enum log_level { LOG_OFF, LOG_ERROR, LOG_WARN, LOG_INFO, LOG_DEBUG };

@@ -15,6 +15,7 @@ EXPORT int dlclose(void *handle)
 	int r;
 
 	modules_unload(true);
+	sites_settle();
 	r = REAL(dlclose)(handle);
 	modules_unload(false);
 	return r;

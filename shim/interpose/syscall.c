@@ -4,7 +4,6 @@
 // used twice, or not at all (vfork, threads, exit, sigreturn), go from there to the real function,
 // with no frame of ours in between; the others come to syscall_slow.
 
-#include <linux/futex.h>
 #include <sched.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -18,26 +17,6 @@ static const struct real_fn real_fn_syscall IN_REAL_FNS = {"syscall", NULL, (voi
 
 long syscall_slow(long nr, long a, long b, long c, long d, long e, long f);
 extern void shim_child_after_fork(void);
-
-// Does this futex operation wait? An operation that waits, but finds another value in the word than
-// it expects, returns at once: runtimes count on that being cheap.
-static bool futex_waits(const uint32_t *word, int op, uint32_t expected)
-{
-	switch (op & FUTEX_CMD_MASK) {
-	case FUTEX_WAIT:
-	case FUTEX_WAIT_BITSET:
-	case FUTEX_WAIT_REQUEUE_PI:
-		// No word, or a misaligned one, is an error that the kernel reports.
-		if (!word || (uintptr_t)word % sizeof(*word))
-			return false;
-		return load_relaxed(word) == expected;
-	case FUTEX_LOCK_PI:
-	case FUTEX_LOCK_PI2:
-		return true;
-	default:
-		return false;
-	}
-}
 
 // Calls that are over in less time than entersyscall is worth.
 static bool is_cheap(long nr)

@@ -17,6 +17,7 @@ REAL_FN(pthread_timedjoin_np);
 REAL_FN(pthread_clockjoin_np);
 REAL_FN(pthread_exit);
 REAL_FN(pthread_cancel);
+REAL_FN(pthread_setcanceltype);
 REAL_FN(pthread_detach);
 REAL_FN(pthread_testcancel);
 REAL_FN(thrd_create);
@@ -269,6 +270,20 @@ EXPORT void pthread_testcancel(void)
 	REAL(pthread_testcancel)();
 }
 COMPAT(pthread_testcancel, 2_2_5, "GLIBC_2.2.5");
+
+// A thread that may be cancelled anywhere must not be so in the scheduler, and PAUSE and `syscall` are no calls that
+// forbid it to the program.
+EXPORT int pthread_setcanceltype(int type, int *old)
+{
+	int r;
+
+	if (type == PTHREAD_CANCEL_ASYNCHRONOUS)
+		tls.async_cancel = true;
+	r = REAL(pthread_setcanceltype)(type, old);
+	if (r == 0 && type != PTHREAD_CANCEL_ASYNCHRONOUS)
+		tls.async_cancel = false;
+	return r;
+}
 
 // libc marks the thread; a thread parked in a cancellable wait is told to end it, and acts in its
 // own wrapper (pthread_testcancel) with the mutex taken again.

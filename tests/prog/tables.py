@@ -126,6 +126,38 @@ def no_table_forced(cache):
         PREEMPT_FORCE_AFTER="10ms", PREEMPT_LOG="off")
 
 
+SITES = ("sites_barrier", "sites_futex", "sites_calls", "sites_cancel", "sites_fork")
+
+
+@check
+def sites_rewritten(cache):
+    """Waiting instructions are rewritten while threads execute them, and give the P up; nothing else changes."""
+    build(cache)
+    for case in SITES:
+        for procs, quantum in (("1", "10ms"), ("2", "100us"), ("4", "10ms")):
+            # On a loaded machine it may take longer than the case until the tables are there.
+            for ms in ("400", "2000", "8000"):
+                code, s = run(case, cache, PREEMPT_PROCS=procs, PREEMPT_QUANTUM=quantum, PROGS_SITES=ms,
+                              PREEMPT_FORCE_AFTER="10ms")
+                want(code == 0, f"{case}: {code}")
+                print(case, procs, quantum, s["spin"], s["retakes"], flush=True)
+                if s["spin"]["sites"] and (case != "sites_barrier" or s["spin"]["site_yields"] > 100):
+                    break
+            else:
+                want(False, f"{case}: {s['spin']}")
+
+
+@check
+def sites_off(cache):
+    """PREEMPT_SPIN=sample and off: the program's instructions stay as they are."""
+    build(cache)
+    for mode in ("sample", "off"):
+        for case in ("sites_barrier", "sites_futex"):
+            _, s = run(case, cache, PREEMPT_PROCS="2", PREEMPT_QUANTUM="1ms", PREEMPT_SPIN=mode)
+            print(mode, case, s["spin"])
+            want(s["spin"]["sites"] == 0 and s["spin"]["site_yields"] == 0, f"{mode}: {s['spin']}")
+
+
 def main():
     with tempfile.TemporaryDirectory() as cache:
         try:

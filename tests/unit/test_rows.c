@@ -141,6 +141,34 @@ START_TEST(syscalls)
 }
 END_TEST
 
+// PAUSEs are rows of their own. A cave is never a safe point, and none where it is critical or a call is.
+START_TEST(pauses_and_caves)
+{
+	mark(MARK_SPIN, TEXT + 0x40, TEXT + 0x50, 0);
+	mark(MARK_PAUSE, TEXT + 0x44, TEXT + 0x46, 0);
+	mark(MARK_PAUSE, TEXT + 0x46, TEXT + 0x48, 0);
+	mark(MARK_PAUSE, TEXT + 0x46, TEXT + 0x48, 0); // by another loop around
+	mark(MARK_CAVE, TEXT, TEXT + 19, 0);
+	mark(MARK_CAVE, TEXT + 0x60, TEXT + 0x70, 0);
+	mark(MARK_CRITICAL, TEXT + 0x68, TEXT + 0x70, 0);
+	mark(MARK_CAVE, TEXT + 0x80, TEXT + 0x84, 0);
+	mark(MARK_SYSCALL, TEXT + 0x80, TEXT + 0x82, 1);
+	build();
+	expect(3, TEXT, TABLE_CFA_NONE, TABLE_PADDING, TABLE_CAVE);
+	expect(6, TEXT + 0x30, TABLE_CFA_RBP, TABLE_SAFE, 0);
+	expect(7, TEXT + 0x40, TABLE_CFA_RBP, TABLE_SAFE, TABLE_SPIN);
+	expect(8, TEXT + 0x44, TABLE_CFA_RBP, TABLE_SAFE, TABLE_SPIN | TABLE_PAUSE);
+	expect(9, TEXT + 0x48, TABLE_CFA_RBP, TABLE_SAFE, TABLE_SPIN);
+	expect(10, TEXT + 0x50, TABLE_CFA_RBP, TABLE_SAFE, 0);
+	expect(11, TEXT + 0x60, TABLE_CFA_RBP, TABLE_PADDING, TABLE_CAVE);
+	expect(12, TEXT + 0x68, TABLE_CFA_RBP, TABLE_SAFE, TABLE_CRITICAL);
+	expect(13, TEXT + 0x70, TABLE_CFA_RBP, TABLE_SAFE, 0);
+	expect(14, TEXT + 0x80, TABLE_CFA_RBP, TABLE_PADDING, TABLE_SYSCALL);
+	expect(15, TEXT + 0x82, TABLE_CFA_RBP, TABLE_PADDING, TABLE_CAVE);
+	expect(16, TEXT + 0x84, TABLE_CFA_RBP, TABLE_SAFE, 0);
+}
+END_TEST
+
 // The printed form: exactly these lines.
 START_TEST(dump)
 {
@@ -224,6 +252,7 @@ static void add(TCase *tc)
 	tcase_add_test(tc, plain);
 	tcase_add_test(tc, overlapping);
 	tcase_add_test(tc, syscalls);
+	tcase_add_test(tc, pauses_and_caves);
 	tcase_add_test(tc, dump);
 	tcase_add_test(tc, random_marks);
 }

@@ -6,6 +6,7 @@
 //   insn.c      one pass over the instructions: stack depth against CFI, spin loops, syscalls, calls  (Zydis)
 //   stack.c     the stack depth part of it
 //   spinloop.c  the spin loop part of it
+//   caves.c     filling that is never executed
 //   critical.c  which functions are critical: names, lock instructions in libc, tail calls
 //   debuginfo.c inlined instances of critical functions                                 (libdwarf)
 //   rows.c      merges rows and marks, lays out the table
@@ -95,6 +96,8 @@ enum mark_kind {
 	MARK_SPIN,
 	MARK_SYSCALL, // value: number or -1; the range is the instruction
 	MARK_UNSAFE,  // value: enum table_reason
+	MARK_PAUSE,   // the range is the instruction
+	MARK_CAVE,    // filling, never executed
 };
 struct mark {
 	uint64_t lo, hi;

@@ -13,6 +13,7 @@
 //   system calls              the number is that of the last `mov $n, %eax` or `xor %eax, %eax` before, perhaps by way of another
 //                             register, if nothing between them writes it, or jumps away, or is jumped to
 //   lock instructions, jumps out of the function: for critical.c
+//   caves                     filling that nobody executes (caves.c)
 // A function that does not decode to its end, or in which a CFI row begins inside an instruction, is TABLE_MISMATCH as a
 // whole: one of the two is not what it seems. No further facts are taken from it.
 //
@@ -31,6 +32,8 @@ struct site {
 	int32_t nr;
 };
 
+enum { LAST = 8, REACH = 384 }; // functions, bytes: three short jumps
+
 struct scan {
 	const struct module *m;
 	const struct cfi *cfi;
@@ -41,6 +44,12 @@ struct scan {
 	size_t nsites, sites_cap;
 	uint64_t *setjmps; // entries of setjmp and its kin
 	size_t nsetjmps;
+	uint64_t sealed; // end of the last unit, if control cannot leave it there; else 0
+
+	// Where caves inside functions are wanted: near what may be rewritten.
+	struct unit last[LAST]; // newest last
+	unsigned nlast;
+	uint64_t wanted; // up to there
 };
 
 // Room for one more element. 0 or -ENOMEM.
@@ -304,6 +313,35 @@ static bool is_setjmp(const struct scan *sc, uint64_t target)
 	return false;
 }
 
+static bool has_pause(const struct marks *marks, size_t first)
+{
+	while (first < marks->n && marks->v[first].kind != MARK_PAUSE)
+		first++;
+	return first < marks->n;
+}
+
+// Nobody needs caves where there is nothing near to be rewritten. has: there is in u, which has been scanned.
+static int caves(struct scan *sc, const struct unit *u, bool has)
+{
+	int r = 0;
+
+	if (has) {
+		for (unsigned i = 0; r == 0 && i < sc->nlast; i++)
+			if (sc->last[i].hi + REACH > u->lo)
+				r = caves_inside(&sc->dec, &sc->last[i], sc->marks);
+		sc->nlast = 0;
+		sc->wanted = u->hi + REACH;
+	}
+	if (r < 0)
+		return r;
+	if (u->lo < sc->wanted)
+		return caves_inside(&sc->dec, u, sc->marks);
+	if (sc->nlast == LAST)
+		memmove(sc->last, sc->last + 1, --sc->nlast * sizeof(*sc->last));
+	sc->last[sc->nlast++] = *u;
+	return 0;
+}
+
 static int scan_unit(struct scan *sc, const struct unit *u)
 {
 	size_t first_site = sc->nsites, first_mark = sc->marks->n, row = 0;
@@ -313,6 +351,7 @@ static int scan_unit(struct scan *sc, const struct unit *u)
 	// Code made to have a loop at each byte is not worth the time and memory.
 	int64_t loops = (int64_t)((u->hi - u->lo) / 8 + 64);
 	struct number numbers[16] = {0};
+	enum flow flow = FLOW_NEXT;
 	uint64_t target;
 	bool ok = true;
 	int r;
@@ -324,7 +363,6 @@ static int scan_unit(struct scan *sc, const struct unit *u)
 		stack_begin(&stack, u, &sc->dec, sc->marks);
 	for (uint64_t pc = u->lo; pc < u->hi; pc = in.next) {
 		const struct cfi_row *here = NULL, *next = NULL;
-		enum flow flow;
 
 		ok = insn_decode(&sc->dec, u, pc, &in);
 		if (!ok)
@@ -372,6 +410,7 @@ static int scan_unit(struct scan *sc, const struct unit *u)
 			follow_numbers(sc, u, &in, numbers);
 		}
 	}
+	sc->sealed = ok && (flow == FLOW_STOP || flow == FLOW_JUMP) ? u->hi : 0;
 	if (!ok) {
 		// Nothing found so far is sure, but the jumps and locks, which only make code more critical.
 		sc->nsites = first_site;
@@ -389,6 +428,9 @@ static int scan_unit(struct scan *sc, const struct unit *u)
 		}
 		if (sc->nsites > first_site)
 			site_jumps(sc, u, first_site);
+		r = caves(sc, u, sc->nsites > first_site || has_pause(sc->marks, first_mark));
+		if (r < 0)
+			return r;
 	}
 	r = reserve(&sc->facts->funcs, sc->facts->n, &sc->facts->cap, sizeof(*sc->facts->funcs));
 	if (r < 0)
@@ -422,8 +464,21 @@ static const uint8_t *text_bytes(const struct module *m, uint64_t lo, uint64_t *
 	return NULL;
 }
 
+// [lo, hi) is in no function. If there is nothing but filling, up to the next function or the end of the section, and control does
+// not come from before, it is a cave.
+static int outside(struct scan *sc, uint64_t lo, uint64_t hi)
+{
+	const uint8_t *bytes;
+
+	if (lo >= hi || sc->sealed != lo)
+		return 0;
+	bytes = text_bytes(sc->m, lo, &hi);
+	return bytes && only_filler(bytes, hi - lo) ? marks_add(sc->marks, MARK_CAVE, lo, hi, 0)
+						    : 0;
+}
+
 // Functions that only symbols know, in [lo, hi), where there is no CFI. *i is the first symbol to look at.
-static int scan_symbols(struct scan *sc, size_t *i, uint64_t lo, uint64_t hi)
+static int scan_gap(struct scan *sc, size_t *i, uint64_t lo, uint64_t hi)
 {
 	const struct module *m = sc->m;
 
@@ -435,6 +490,9 @@ static int scan_symbols(struct scan *sc, size_t *i, uint64_t lo, uint64_t hi)
 
 		if (f->lo < lo)
 			continue;
+		r = outside(sc, lo, f->lo);
+		if (r < 0)
+			return r;
 		while (k < m->nfuncs && m->funcs[k].lo == f->lo)
 			k++; // aliases
 		if (u.hi <= u.lo || u.hi > hi)
@@ -449,7 +507,7 @@ static int scan_symbols(struct scan *sc, size_t *i, uint64_t lo, uint64_t hi)
 		}
 		lo = u.hi;
 	}
-	return 0;
+	return outside(sc, lo, hi);
 }
 
 static int scan_units(struct scan *sc)
@@ -469,7 +527,7 @@ static int scan_units(struct scan *sc)
 		if (cfi->rows[i].fde < u.lo && cfi->rows[i].fde >= done)
 			u.lo = cfi->rows[i].fde;
 		u.nrows = k - i;
-		r = scan_symbols(sc, &symbol, done, u.lo);
+		r = scan_gap(sc, &symbol, done, u.lo);
 		if (r < 0)
 			return r;
 		done = u.hi;
@@ -483,7 +541,7 @@ static int scan_units(struct scan *sc)
 		if (r < 0)
 			return r;
 	}
-	return scan_symbols(sc, &symbol, done, UINT64_MAX);
+	return scan_gap(sc, &symbol, done, UINT64_MAX);
 }
 
 static int find_setjmps(struct scan *sc)
@@ -527,6 +585,8 @@ int insn_scan(const struct module *m, const struct cfi *cfi, struct marks *marks
 	for (size_t i = 0; !r && i < sc.nsites; i++)
 		r = marks_add(marks, MARK_SYSCALL, sc.sites[i].pc, sc.sites[i].pc + 2,
 			      sc.sites[i].mov ? sc.sites[i].nr : -1);
+	if (!r)
+		caves_entered(marks, facts);
 	free(sc.sites);
 	free(sc.setjmps);
 	return r;

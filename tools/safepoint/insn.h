@@ -120,4 +120,11 @@ enum { SPIN_MAX = 96 }; // bytes of a loop
 int spin_loop(const struct decoders *dec, const struct unit *u, uint64_t top, uint64_t last_pc,
 	      uint64_t end, struct marks *marks);
 
+// --- caves.c ------------------------------------------------------------------------------------
+bool only_filler(const uint8_t *bytes, size_t n); // and something
+int caves_inside(const struct decoders *dec, const struct unit *u,
+		 struct marks *marks); // 0 or -errno
+// Takes back those that a jump from another function leads to.
+void caves_entered(struct marks *marks, const struct code_facts *facts);
+
 const struct cfi_row *unit_row(const struct unit *u, uint64_t addr); // or NULL

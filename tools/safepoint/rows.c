@@ -49,7 +49,7 @@ void marks_free(struct marks *marks)
 
 struct edge {
 	uint32_t pc;
-	uint8_t kind; // MARK_CRITICAL, MARK_SPIN, MARK_UNSAFE
+	uint8_t kind; // enum mark_kind, but not MARK_SYSCALL
 	uint8_t reason;
 	int8_t step; // 1 begins, -1 ends
 };
@@ -89,7 +89,8 @@ struct build {
 	struct table_row *rows;
 	size_t nrows, cap;
 
-	uint32_t open[TABLE_REASONS], critical, spin; // marks open at the sweep's place
+	uint32_t open[TABLE_REASONS], critical, spin, pause,
+		cave; // marks open at the sweep's place
 };
 
 // Sort what the marks say. System calls that do not lie in one section, or overlap another, are not instructions.
@@ -144,6 +145,8 @@ static void apply(struct build *b, const struct edge *e)
 {
 	uint32_t *counter = e->kind == MARK_CRITICAL ? &b->critical
 			    : e->kind == MARK_SPIN   ? &b->spin
+			    : e->kind == MARK_PAUSE  ? &b->pause
+			    : e->kind == MARK_CAVE   ? &b->cave
 						     : &b->open[e->reason];
 
 	*counter += (uint32_t)(int32_t)e->step;
@@ -151,42 +154,10 @@ static void apply(struct build *b, const struct edge *e)
 
 // --- padding ------------------------------------------------------------------------------------
 
-// Length of the no-op, int3 or zero at p, or 0. All the forms that assemblers and linkers fill with.
-static size_t padding_at(const uint8_t *p, size_t n)
-{
-	size_t i = 0;
-
-	if (n == 0)
-		return 0;
-	if (p[0] == 0xcc || p[0] == 0)
-		return 1;
-	while (i < n && i < 11 && (p[i] == 0x66 || p[i] == 0x2e))
-		i++;
-	if (i < n && p[i] == 0x90)
-		return i + 1;
-	if (n - i >= 3 && p[i] == 0x0f && p[i + 1] == 0x1f && (p[i + 2] & 0x38) == 0) {
-		uint8_t modrm = p[i + 2], mod = modrm >> 6;
-		size_t len = i + 3;
-
-		if (mod != 3 && (modrm & 7) == 4)
-			len++;
-		len += mod == 1 ? 1 : mod == 2 ? 4 : 0;
-		return len <= n ? len : 0;
-	}
-	// Older assemblers: lea 0(%rsi),%rsi with no displacement that counts.
-	if (n >= 4 && memcmp(p, "\x48\x8d\x76\x00", 4) == 0)
-		return 4;
-	if (n >= 7 && memcmp(p, "\x48\x8d\xb6\0\0\0\0", 7) == 0)
-		return 7;
-	if (n >= 8 && memcmp(p, "\x48\x8d\xb4\x26\0\0\0\0", 8) == 0)
-		return 8;
-	return 0;
-}
-
 static uint64_t padding_end(const struct section *s, uint64_t lo, uint64_t hi)
 {
 	while (lo < hi) {
-		size_t n = padding_at(s->bytes + (lo - s->addr), (size_t)(hi - lo));
+		size_t n = table_filler(s->bytes + (lo - s->addr), (size_t)(hi - lo));
 
 		if (n == 0)
 			break;
@@ -247,8 +218,14 @@ static struct table_row make_row(const struct build *b, const struct section *s,
 		if (b->open[i])
 			reason = (enum table_reason)i;
 	}
+	if (b->cave && !b->critical && reason != TABLE_PLT) {
+		row.base_reason = (uint8_t)(base | TABLE_PADDING << 4);
+		row.flags = TABLE_CAVE;
+		return row;
+	}
 	row.base_reason = (uint8_t)(base | reason << 4);
-	row.flags = (uint8_t)((b->critical ? TABLE_CRITICAL : 0) | (b->spin ? TABLE_SPIN : 0));
+	row.flags = (uint8_t)((b->critical ? TABLE_CRITICAL : 0) | (b->spin ? TABLE_SPIN : 0) |
+			      (b->pause ? TABLE_PAUSE : 0));
 	return row;
 }
 
@@ -294,7 +271,8 @@ static int sweep(struct build *b)
 		out = make_row(b, in, row,
 			       in && !row && pos < padding ? TABLE_PADDING : TABLE_NO_CFI);
 		if (call < b->ncalls && b->calls[call].pc == pos - b->base) {
-			out.flags |= TABLE_SYSCALL;
+			out.flags = (uint8_t)((out.flags & ~(TABLE_PAUSE | TABLE_CAVE)) |
+					      TABLE_SYSCALL);
 			stop = pos + b->calls[call++].len;
 		} else if (call < b->ncalls && b->calls[call].pc < stop - b->base) {
 			stop = b->base + b->calls[call].pc;

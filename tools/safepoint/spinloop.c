@@ -387,9 +387,24 @@ static bool waits(const struct loop *l, bool inner)
 	return load && leaves;
 }
 
-// One mark for each run of instructions of the body.
+static bool is_pause(const struct loop *l, const struct body_insn *b)
+{
+	const uint8_t *p = l->u->bytes + (b->pc - l->u->lo);
+
+	return b->next - b->pc == 2 && p[0] == 0xf3 && p[1] == 0x90;
+}
+
+// One mark for each run of instructions of the body, and one for each PAUSE.
 static int mark_body(const struct loop *l, struct marks *marks)
 {
+	for (unsigned i = 0; i < l->n; i++) {
+		int r = 0;
+
+		if (in_loop(&l->body[i]) && is_pause(l, &l->body[i]))
+			r = marks_add(marks, MARK_PAUSE, l->body[i].pc, l->body[i].next, 0);
+		if (r < 0)
+			return r;
+	}
 	for (unsigned i = 0, k; i < l->n; i = k + 1) {
 		int r;
 
@@ -427,7 +442,7 @@ int spin_loop(const struct decoders *dec, const struct unit *u, uint64_t top, ui
 		if (!in_loop(&l.body[i]))
 			continue;
 		// F3 90; F2 or 66 0F AE /6 with a register: umwait, tpause
-		pause = (len == 2 && b[0] == 0xf3 && b[1] == 0x90) ||
+		pause = is_pause(&l, &l.body[i]) ||
 			(len >= 4 && (b[0] == 0xf2 || b[0] == 0x66) && b[1] == 0x0f &&
 			 b[2] == 0xae && (b[3] & 0xf8) == 0xf0);
 	}

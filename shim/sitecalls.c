@@ -1,0 +1,197 @@
+// sitecalls.c: what a rewritten PAUSE and a rewritten `syscall` do (sites.c has them rewritten, site.S calls).
+//
+// A thread at a PAUSE waits for another thread. When Gs wait for a P, one of them may be that thread: so after PATIENCE
+// PAUSEs, somewhat longer than a hand-over of a cache line or a short section takes, it yields, and comes back when all who
+// wait now had their turn. The count is per thread and starts anew with each yield; it is not per site, so a loop that
+// waits in between in another way gets on a little sooner, which does no harm.
+//
+// A system call that may block is a call as interposed ones are: the P is kept or handed on (HACKING.md, section 7).
+//
+// A thread that may be cancelled anywhere is left as it is: it would be so in the scheduler.
+//
+// Who is not on a stack known to be this thread's own gets neither: coroutines, for what lies below their stack pointer may be
+// somebody's, and threads made by raw clone that share the thread-local data of their maker.
+
+#include <linux/futex.h>
+#include <sys/syscall.h>
+
+#include "shim.h"
+#include "site.h"
+
+enum {
+	PATIENCE = 24, // PAUSEs of 40 to 140 cycles: a hand-over of a P costs several times that
+	HOLDER = 16,   // times that with interposed locks held, for others wait for those
+	ROOM = 2048,   // bytes of stack, as in safepoint.c
+	QUICK = 256,   // quick yields make slow ones forgotten
+	LEVELS = 6,
+};
+
+_Static_assert(offsetof(struct sched, demand) == SITE_DEMAND_OFFSET, "site.S reads it");
+_Static_assert(sizeof(struct site_call) == SITE_CALL_SIZE, "site.S fills it");
+_Static_assert(offsetof(struct site_call, rbp) == SITE_CALL_RBP &&
+		       offsetof(struct site_call, flags) == SITE_CALL_FLAGS &&
+		       offsetof(struct site_call, r9) == SITE_CALL_R9 &&
+		       offsetof(struct site_call, r10) == SITE_CALL_R10,
+	       "site.S fills it");
+
+// Is gp the calling thread, in a state in which it may stop?
+static bool may_stop(const struct g *gp)
+{
+	uintptr_t here = (uintptr_t)__builtin_frame_address(0);
+
+	return gp && !tls.critical && !tls.async_cancel && !gp->waiting &&
+	       load_relaxed(&gp->status) == G_RUNNING && here < tls.stack_hi &&
+	       here - tls.stack_lo >= ROOM && tls.stack_lo;
+}
+
+// A yield gives a whole slice away. Where the others are spinners themselves each is back in no time; but a thread that computes
+// keeps the P for its slice, and who waited 1 us for a lock gets on 10 ms later. Measured: teams of libgomp's beside three
+// busy threads made a hundredth of their rounds. So when yields have taken long, nobody yields for a time that is long compared
+// to that, and longer and longer. Process-wide, as hints: the threads of a team learn from one another.
+static struct {
+	int64_t until; // ns; no yields before
+	uint32_t level;
+	uint32_t quick; // yields since the last long one
+} hold;
+
+// Slices that were used up so far: by threads that compute. (Time alone says little on a machine with other load.)
+static uint64_t slices(void)
+{
+	return load_relaxed(&stats.preempt_async) + load_relaxed(&stats.preempt_forced) +
+	       load_relaxed(&stats.preempt_cooperative);
+}
+
+// used: slices used up meanwhile.
+static void yielded(int64_t from, int64_t to, uint64_t used)
+{
+	const int64_t ms = 1000000, most = 10000 * ms;
+	int64_t away = to - from, pause;
+	uint32_t level = load_relaxed(&hold.level);
+
+	if (from < load_relaxed(&hold.until))
+		return; // it took long because the others did not yield meanwhile
+	if (away < ms || away < config.quantum / 2 || used == 0) {
+		uint32_t quick = load_relaxed(&hold.quick) + 1;
+
+		store_relaxed(&hold.quick, quick);
+		if (quick >= QUICK && level)
+			store_relaxed(&hold.level, 0);
+		return;
+	}
+	store_relaxed(&hold.quick, 0);
+	if (level < LEVELS)
+		store_relaxed(&hold.level, level + 1);
+	if (level == 0)
+		return; // once means nothing: the kernel may have run another process
+	pause = away << (2 * level);
+	store_relaxed(&hold.until, to + (pause < most ? pause : most));
+}
+
+// Instead of a PAUSE while there is demand. Stack: as gosched.
+void site_waits(void)
+{
+	struct g *gp = getg();
+	uint64_t used;
+	int64_t now;
+
+	if (!gp || !demand() || ++tls.pauses < PATIENCE)
+		return;
+	if (gp->locks > 0 && tls.pauses < PATIENCE * HOLDER)
+		return;
+	tls.pauses = 0;
+	if (!may_stop(gp))
+		return;
+	now = os_nanotime();
+	if (now < load_relaxed(&hold.until))
+		return;
+	STAT(spin_yields);
+	STAT(spin_site_yields);
+	used = slices();
+	gosched(gp, G_RUNNABLE);
+	yielded(now, os_nanotime(), slices() - used);
+}
+
+// Does this futex operation wait? An operation that waits, but finds another value in the word than
+// it expects, returns at once: runtimes count on that being cheap.
+bool futex_waits(const uint32_t *word, int op, uint32_t expected)
+{
+	switch (op & FUTEX_CMD_MASK) {
+	case FUTEX_WAIT:
+	case FUTEX_WAIT_BITSET:
+	case FUTEX_WAIT_REQUEUE_PI:
+		// No word, or a misaligned one, is an error that the kernel reports.
+		if (!word || (uintptr_t)word % sizeof(*word))
+			return false;
+		return load_relaxed(word) == expected;
+	case FUTEX_LOCK_PI:
+	case FUTEX_LOCK_PI2:
+		return true;
+	default:
+		return false;
+	}
+}
+
+// Calls that may block, and end with nothing but a result. Not those that change the signal mask meanwhile: what is
+// blocked then is for interposers to say. All others are made by the stub, with nothing of ours on the stack.
+#define BIT(nr) ((uint64_t)1 << ((nr) % 64))
+const uint64_t site_gated[SITE_NUMBERS / 64] = {
+	[0] = BIT(SYS_read) | BIT(SYS_write) | BIT(SYS_open) | BIT(SYS_poll) | BIT(SYS_pread64) |
+	      BIT(SYS_pwrite64) | BIT(SYS_readv) | BIT(SYS_writev) | BIT(SYS_select) |
+	      BIT(SYS_sched_yield) | BIT(SYS_nanosleep) | BIT(SYS_connect) | BIT(SYS_accept) |
+	      BIT(SYS_sendto) | BIT(SYS_recvfrom) | BIT(SYS_sendmsg) | BIT(SYS_recvmsg) |
+	      BIT(SYS_wait4) | BIT(SYS_sendfile),
+	[1] = BIT(SYS_semop) | BIT(SYS_msgsnd) | BIT(SYS_msgrcv) | BIT(SYS_flock) | BIT(SYS_fsync) |
+	      BIT(SYS_fdatasync),
+	[3] = BIT(SYS_futex) | BIT(SYS_semtimedop) | BIT(SYS_clock_nanosleep) |
+	      BIT(SYS_epoll_wait) | BIT(SYS_waitid),
+	[4] = BIT(SYS_openat) | BIT(SYS_accept4) | BIT(SYS_preadv) | BIT(SYS_pwritev) |
+	      BIT(SYS_recvmmsg) | BIT(SYS_sendmmsg),
+};
+_Static_assert(SYS_sendfile / 64 == 0 && SYS_wait4 / 64 == 0 && SYS_semop / 64 == 1 &&
+		       SYS_fdatasync / 64 == 1 && SYS_futex / 64 == 3 && SYS_waitid / 64 == 3 &&
+		       SYS_openat / 64 == 4 && SYS_sendmmsg / 64 == 4,
+	       "the rows above");
+
+static long raw(const struct site_call *c)
+{
+	return sys6((long)c->rax, (long)c->rdi, (long)c->rsi, (long)c->rdx, (long)c->r10,
+		    (long)c->r8, (long)c->r9);
+}
+
+// Instead of a `syscall` with a number of those above. Keeps errno.
+long site_call(const struct site_call *c)
+{
+	struct g *gp = getg();
+	bool will = false;
+	long r;
+
+	if (!may_stop(gp))
+		return raw(c);
+	switch (c->rax) {
+	case SYS_sched_yield:
+		if (!demand()) {
+			preempt_check(gp);
+			return raw(c);
+		}
+		gosched(gp, G_RUNNABLE);
+		return 0;
+	case SYS_futex:
+		if (!futex_waits((const uint32_t *)c->rdi, (int)c->rsi, (uint32_t)c->rdx))
+			return raw(c);
+		will = true;
+		break;
+	case SYS_nanosleep:
+	case SYS_clock_nanosleep:
+		will = true;
+		break;
+	default:
+		break;
+	}
+	if (will && demand())
+		entersyscallblock(gp);
+	else
+		entersyscall(gp);
+	r = raw(c);
+	exitsyscall(gp);
+	return r;
+}

@@ -1,0 +1,569 @@
+// sites.c: instructions of the program that are rewritten: PAUSE where a thread spins, and inline `syscall`.
+//
+// Problem. A thread that spins until another one has done something gives its P up at the end of its slice only, and no
+// interposer sees it; nor does one see a system call that is an instruction in a library's own code. Both instructions are two
+// bytes long: enough for a jump over 128 bytes, no more.
+//
+// Approach. The table of a module (tools/safepoint) lists the instructions, with their borders proven by decoding the function, and
+// *caves*: filling that is proven never to be executed. The site becomes `jmp rel8` to a cave, which has `jmp rel32` to a
+// stub in our own text (site.S). If the cave in reach has no five bytes, two lead to the next cave. A module too far away for rel32,
+// usually the executable itself, gets a page near it that jumps the rest.
+//
+//	site:  jmp cave          was PAUSE or syscall; back here for good at the next byte
+//	cave:  jmp stub          or to another cave, or to the near page: jmp *0(%rip)
+//	stub:  steps over the red zone, calls site_pause or site_syscall, jumps behind the site
+//
+// When. Once there is demand, and the module's table is there; text.c replaces the pages. All caves of a module are written before
+// any site, so no thread finds a jump into what is not there yet. A site is one instruction before and after: a thread is
+// in front of it or behind it, never inside.
+//
+// Which. Only at safe points: not in critical functions (whoever waits there may hold what others wait for), not in the C library
+// or the loader (is_taboo), system calls only if the number may block or is not known. PREEMPT_SPIN=sample or off: none.
+//
+// Nothing is put back. Without demand a rewritten PAUSE costs some ns; in the child of a fork and in one of vfork the stubs
+// find no G, and do what the instruction did; exec replaces everything. To put back would need the same care once more, and the
+// stubs would have to stay: a thread may be in one.
+//
+// A module that is unloaded takes its pages with it. dlclose waits until we have finished (sites_settle), and if one comes
+// back at the same place it is rewritten again, with the stubs that it had. What the C library unloads by itself passes no
+// dlclose: its conversion modules are taboo, and a dlopen that fails takes back what it has just mapped, so a module must have
+// been there for YOUTH.
+//
+// Delicate: `patching` against `unloading` (modules.c): each side sets its own with a locked instruction, then looks at the other's.
+
+#include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+
+#include "shim.h"
+#include "site.h"
+
+static const int64_t MS = 1000000;
+enum {
+	YOUTH = 10000000,	 // ns
+	ROWS = 40000,		 // of a table looked at in one step: 0.1 ms
+	PER_MODULE = SITE_STUBS, // sites
+	HOPS = 3,		 // caves on the way
+	NEAREST = 8,		 // caves looked at for each hop
+	NEAR_SIZE = 4096,
+	NEAR_ENTRY = 16,
+	CAVE_MAX = 64, // bytes of one that are used
+	JMP_SHORT = 2,
+	JMP_LONG = 5,
+};
+
+struct site {
+	uintptr_t at;
+	bool call; // a `syscall`
+};
+
+// What is being done for one module; sysmon's, but for order, which the helper fills in.
+struct plan {
+	struct mapped *m;
+	const struct table *t;
+	uintptr_t bias;
+	uint32_t row, call; // scanned up to here
+	struct site sites[PER_MODULE];
+	uint32_t n;
+	struct {
+		uint32_t row;
+		uint8_t used;
+	} taken[PER_MODULE * HOPS];
+	uint32_t ntaken;
+	struct text_patch caves[PER_MODULE * HOPS], jumps[PER_MODULE];
+	uint32_t ncaves, njumps;
+	uintptr_t near; // page near the module, or 0
+	uint32_t near_used;
+	struct text_order order;
+};
+
+static struct {
+	bool off, ready; // ready: the slots can be written
+	enum { CHOOSE, SCAN, START, WAIT } phase;
+	uint32_t next; // module
+	int64_t again;
+	struct plan *plan;
+	uint32_t slots[2]; // in use: of PAUSE, of syscall
+} st;
+
+static uint32_t patching; // futex word; 1: text may be written to
+static bool stop;	  // a dlclose waits
+
+// --- caves ------------------------------------------------------------------------------------------------
+
+static uint8_t *taken(struct plan *p, uint32_t row)
+{
+	for (uint32_t i = 0; i < p->ntaken; i++)
+		if (p->taken[i].row == row)
+			return &p->taken[i].used;
+	if (p->ntaken == sizeof p->taken / sizeof *p->taken)
+		return NULL;
+	p->taken[p->ntaken].row = row;
+	p->taken[p->ntaken].used = 0;
+	return &p->taken[p->ntaken++].used;
+}
+
+// Does the program's memory still have nothing but filling there?
+static bool is_filling(uintptr_t at, size_t size)
+{
+	uint8_t bytes[CAVE_MAX];
+	size_t n;
+
+	if (memory_read(at, bytes, size) < 0)
+		return false;
+	for (size_t i = 0; i < size; i += n) {
+		n = table_filler(bytes + i, size - i);
+		if (n == 0 && i + 15 > CAVE_MAX)
+			break; // cut off there
+		if (n == 0)
+			return false;
+	}
+	return true;
+}
+
+// Room for size bytes in the cave that is row, in reach of a short jump that ends at from; 0: no. Never over the end of a page.
+static uintptr_t room(struct plan *p, uint32_t row, uintptr_t from, uint32_t size)
+{
+	uintptr_t lo = p->bias + table_row_start(p->t, row), at;
+	uint64_t len = table_row_start(p->t, row + 1) - table_row_start(p->t, row);
+	const uint8_t *used = taken(p, row);
+
+	if (!used)
+		return 0;
+	if (len > CAVE_MAX)
+		len = CAVE_MAX;
+	at = lo + *used;
+	if ((intptr_t)(at - from) < -128)
+		at = from - 128;
+	if (at / 4096 != (at + size - 1) / 4096)
+		at = (at + size - 1) & -(uintptr_t)4096;
+	if (at + size > lo + len || (intptr_t)(at - from) > 127)
+		return 0;
+	return is_filling(lo, len) ? at : 0;
+}
+
+// Caves with such room, the next ones on both sides in turn.
+static uint32_t caves_near(struct plan *p, uintptr_t from, uint32_t size, uint32_t rows[NEAREST],
+			   uintptr_t at[NEAREST])
+{
+	const struct table_row *here = table_find(p->t, from - 1 - p->bias);
+	uint32_t n = 0, up, down;
+	bool more = here != NULL;
+
+	if (!here)
+		return 0;
+	up = down = (uint32_t)(here - p->t->rows);
+	while (more && n < NEAREST) {
+		more = false;
+		if (up + 1 < p->t->header->nrows &&
+		    (intptr_t)(p->bias + table_row_start(p->t, up + 1) - from) <= 127) {
+			more = true;
+			if (p->t->rows[++up].flags & TABLE_CAVE &&
+			    (at[n] = room(p, up, from, size)) != 0)
+				rows[n++] = up;
+		}
+		if (n < NEAREST && down > 0 &&
+		    (intptr_t)(p->bias + table_row_start(p->t, down) - from) > -128) {
+			more = true;
+			if (p->t->rows[--down].flags & TABLE_CAVE &&
+			    (at[n] = room(p, down, from, size)) != 0)
+				rows[n++] = down;
+		}
+	}
+	return n;
+}
+
+static void put(struct plan *p, uintptr_t at, uint32_t size, uintptr_t target)
+{
+	struct text_patch *v = &p->caves[p->ncaves++];
+	uint32_t distance = (uint32_t)(target - (at + size));
+
+	v->at = at;
+	v->size = (uint8_t)size;
+	memory_read(at, v->was, size);
+	v->is[0] = size == JMP_LONG ? 0xe9 : 0xeb;
+	memcpy(v->is + 1, &distance, size - 1);
+}
+
+// A way by which a short jump that ends at from gets to target, over so many caves at most. 0: there is none.
+static uintptr_t way(struct plan *p, uintptr_t from, uintptr_t target, int hops)
+{
+	uintptr_t at[NEAREST];
+	uint32_t rows[NEAREST], n;
+
+	if (p->ncaves + HOPS > sizeof p->caves / sizeof *p->caves)
+		return 0;
+	n = caves_near(p, from, JMP_LONG, rows, at);
+	if (n) {
+		*taken(p, rows[0]) =
+			(uint8_t)(at[0] + JMP_LONG - p->bias - table_row_start(p->t, rows[0]));
+		put(p, at[0], JMP_LONG, target);
+		return at[0];
+	}
+	n = hops > 1 ? caves_near(p, from, JMP_SHORT, rows, at) : 0;
+	for (uint32_t i = 0; i < n; i++) {
+		uint8_t *used = taken(p, rows[i]), before = *used;
+		uintptr_t next;
+
+		*used = (uint8_t)(at[i] + JMP_SHORT - p->bias - table_row_start(p->t, rows[i]));
+		next = way(p, at[i] + JMP_SHORT, target, hops - 1);
+		if (next) {
+			put(p, at[i], JMP_SHORT, next);
+			return at[i];
+		}
+		*used = before;
+	}
+	return 0;
+}
+
+// --- stubs ------------------------------------------------------------------------------------------------
+
+static bool in_reach(uintptr_t a, uintptr_t b)
+{
+	intptr_t d = (intptr_t)(a - b);
+
+	return d > -0x7fff0000ll && d < 0x7fff0000ll;
+}
+
+// A page in reach, below the module: above an executable is the heap. Below a library may be the stacks of many threads.
+static uintptr_t near_page(uintptr_t start)
+{
+	uintptr_t at = start & ~(uintptr_t)0xffff;
+
+	for (int i = 0; i < 160; i++) {
+		uintptr_t step = i < 64 ? 0x10000 : 0x1000000;
+		long p;
+
+		if (at < step + 0x10000)
+			return 0;
+		at -= step;
+		p = sys6(SYS_mmap, (long)at, NEAR_SIZE, PROT_READ | PROT_WRITE,
+			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+		if (p == (long)at)
+			return at;
+		if (p > 0) // a kernel before 4.17 takes the address for a hint
+			sys2(SYS_munmap, p, NEAR_SIZE);
+	}
+	return 0;
+}
+
+// The slot of a site: the one that it had before, or a new one. NULL: there are no more.
+static struct site_slot *slot(const struct site *s)
+{
+	struct site_slot *all = site_slots + (s->call ? SITE_STUBS : 0);
+	uint32_t n = st.slots[s->call];
+
+	for (uint32_t i = 0; i < n; i++)
+		if (all[i].back == s->at + 2)
+			return &all[i];
+	if (n == SITE_STUBS)
+		return NULL;
+	st.slots[s->call]++;
+	all[n].back = s->at + 2;
+	all[n].far = 0;
+	return &all[n];
+}
+
+// Where a long jump near a site goes.
+static uintptr_t entry(struct plan *p, const struct site *s)
+{
+	static const uint8_t jmp[] = {0xff, 0x25, 0, 0, 0, 0}; // jmp *0(%rip)
+	struct site_slot *slot_ = slot(s);
+	uintptr_t stub, at;
+
+	if (!slot_)
+		return 0;
+	stub = (uintptr_t)slot_ - SITE_DISTANCE;
+	if (in_reach(stub, p->m->start) && in_reach(stub, p->m->end))
+		return stub;
+	if (slot_->far && in_reach(slot_->far, p->m->start) && in_reach(slot_->far, p->m->end))
+		return slot_->far;
+	if (!p->near)
+		p->near = near_page(p->m->start);
+	if (!p->near || !in_reach(p->near, p->m->end) || p->near_used + NEAR_ENTRY > NEAR_SIZE)
+		return 0;
+	at = p->near + p->near_used;
+	p->near_used += NEAR_ENTRY;
+	memcpy((void *)at, jmp, sizeof jmp);
+	memcpy((void *)(at + sizeof jmp), &stub, sizeof stub);
+	slot_->far = at;
+	return at;
+}
+
+// --- the plan ---------------------------------------------------------------------------------------------
+
+static int by_address(const struct text_patch *a, const struct text_patch *b)
+{
+	return a->at < b->at ? -1 : a->at > b->at;
+}
+
+static void sort(struct text_patch *v, uint32_t n)
+{
+	for (uint32_t i = 1; i < n; i++) {
+		struct text_patch x = v[i];
+		uint32_t k = i;
+
+		for (; k > 0 && by_address(&v[k - 1], &x) > 0; k--)
+			v[k] = v[k - 1];
+		v[k] = x;
+	}
+}
+
+static void plan_site(struct plan *p, const struct site *s)
+{
+	static const uint8_t pause[] = {0xf3, 0x90}, call[] = {0x0f, 0x05};
+	struct text_patch *v = &p->jumps[p->njumps];
+	uint32_t slots = st.slots[s->call], near = p->near_used;
+	uint8_t now[2];
+	uintptr_t stub, at;
+
+	if (s->at / 4096 != (s->at + 1) / 4096 || memory_read(s->at, now, 2) < 0 ||
+	    memcmp(now, s->call ? call : pause, 2) != 0)
+		return;
+	stub = entry(p, s);
+	at = stub ? way(p, s->at + 2, stub, HOPS) : 0;
+	if (!at) {
+		st.slots[s->call] = slots;
+		p->near_used = near;
+		return;
+	}
+	v->at = s->at;
+	v->size = 2;
+	memcpy(v->was, now, 2);
+	v->is[0] = 0xeb;
+	v->is[1] = (uint8_t)(at - (s->at + 2));
+	p->njumps++;
+}
+
+// True: there is something to be written.
+static bool make_plan(struct plan *p)
+{
+	if (!st.ready &&
+	    sys3(SYS_mprotect, site_slots, sizeof site_slots, PROT_READ | PROT_WRITE) < 0) {
+		st.off = true;
+		return false;
+	}
+	st.ready = true;
+	p->ntaken = p->ncaves = p->njumps = 0;
+	p->near = 0;
+	p->near_used = 0;
+	for (uint32_t i = 0; i < p->n; i++)
+		plan_site(p, &p->sites[i]);
+	// From here on it is never written to again.
+	if (p->near && sys3(SYS_mprotect, p->near, NEAR_SIZE, PROT_READ | PROT_EXEC) < 0) {
+		log_line(LOG_INFO,
+			 "no instructions are rewritten: no memory may be made executable");
+		st.off = true;
+		return false;
+	}
+	if (p->njumps == 0)
+		return false;
+	sort(p->caves, p->ncaves);
+	sort(p->jumps, p->njumps);
+	p->order = (struct text_order){.start = p->m->start,
+				       .end = p->m->end,
+				       .pid = sched.pid,
+				       .v = {p->caves, p->jumps},
+				       .n = {p->ncaves, p->njumps},
+				       .stop = &stop};
+	return true;
+}
+
+// The next rows of the table. True: all have been seen.
+static bool scan(struct plan *p)
+{
+	const struct table *t = p->t;
+	uint32_t n = t->header->nrows, end = n - p->row > ROWS ? p->row + ROWS : n;
+
+	for (; p->row < end; p->row++) {
+		const struct table_row *row = &t->rows[p->row];
+		uint64_t lo = table_row_start(t, p->row), hi = table_row_start(t, p->row + 1);
+		int32_t nr = row->flags & TABLE_SYSCALL ? t->syscalls[p->call++].nr : -1;
+
+		if (!(row->flags & (TABLE_PAUSE | TABLE_SYSCALL)) || !table_is_safe(row))
+			continue;
+		if ((hi - lo) %
+		    2) // another mark begins inside an instruction: one of the two is wrong
+			continue;
+		if (row->flags & TABLE_SYSCALL &&
+		    (hi - lo != 2 ||
+		     (nr >= 0 && (nr >= SITE_NUMBERS || !(site_gated[nr / 64] >> (nr % 64) & 1)))))
+			continue;
+		for (; lo < hi && p->n < PER_MODULE; lo += 2)
+			p->sites[p->n++] = (struct site){p->bias + lo, row->flags & TABLE_SYSCALL};
+	}
+	return p->row == n;
+}
+
+// --- sysmon -----------------------------------------------------------------------------------------------
+
+static void in_helper(void *arg)
+{
+	struct text_order *o = arg;
+
+	o->result = text_write(o);
+	store_release(&patching, 0); // pairs with sites_settle
+	os_futex_wake(&patching, 1 << 30);
+}
+
+// Was a module that has been rewritten unloaded, and has come back as its file has it?
+static bool is_back(struct mapped *m)
+{
+	uint8_t now[2];
+
+	if (!m->site || m->sites_gen == modules_unloads())
+		return false;
+	if (memory_read(m->site, now, 2) < 0)
+		return false; // not yet
+	m->sites_gen = modules_unloads();
+	return now[0] != 0xeb;
+}
+
+// A module to be rewritten, or false.
+static bool choose(struct plan *p, int64_t now)
+{
+	for (; st.next < load_relaxed(&modules->n); st.next++) {
+		struct mapped *m = &modules->v[st.next];
+		const struct table *t = m->table;
+		uintptr_t pc;
+
+		if (!t || (!t->header->bytes_spin && !t->header->nsyscalls))
+			continue;
+		if (m->sites == SITES_DONE && !is_back(m))
+			continue;
+		if (m->sites != SITES_YOUNG) {
+			m->sites = SITES_YOUNG;
+			m->sites_since = now;
+		}
+		if (now - m->sites_since < YOUTH) {
+			st.again = st.again < m->sites_since + YOUTH ? st.again
+								     : m->sites_since + YOUTH;
+			continue;
+		}
+		pc = m->start - t->header->load_vaddr + t->header->text_base;
+		m->sites = SITES_DONE;
+		if (modules_find(pc, &p->bias) != t)
+			continue; // it was another one that is gone
+		p->m = m;
+		p->t = t;
+		p->row = p->call = p->n = 0;
+		return true;
+	}
+	return false;
+}
+
+// False: not now.
+static bool start(struct plan *p)
+{
+	int r;
+
+	xchg(&patching, 1); // pairs with modules_unload's count, and sites_settle
+	store_relaxed(&stop, false);
+	if (modules_unloading() ||
+	    modules_find(p->m->start - p->t->header->load_vaddr + p->t->header->text_base,
+			 &p->bias) != p->t) {
+		store_release(&patching, 0); // as in in_helper
+		os_futex_wake(&patching, 1 << 30);
+		return false;
+	}
+	r = helper_call(in_helper, &p->order);
+	if (r == 0)
+		return true;
+	store_release(&patching, 0); // as in in_helper
+	os_futex_wake(&patching, 1 << 30);
+	if (r != -EBUSY) {
+		log_line(LOG_INFO, "no instructions are rewritten (error %d)", -r);
+		st.off = true;
+	}
+	return false;
+}
+
+static void finish(struct plan *p)
+{
+	const struct text_order *o = &p->order;
+
+	if (o->result < 0) {
+		if (o->result != -EPERM)
+			log_line(LOG_INFO, "%s: its instructions stay as they are (error %d)",
+				 o->path, -o->result);
+		if (o->result == -EBUSY)
+			st.off = true; // a debugger
+		if (o->result == -ECANCELED)
+			p->m->sites = SITES_YOUNG;
+		return;
+	}
+	count_relaxed(&stats.spin_sites, p->njumps);
+	p->m->site = p->jumps[0].at;
+	p->m->sites_gen = modules_unloads();
+	log_line(LOG_INFO, "%s: %u of %u waiting instructions are rewritten, in %u pages", o->path,
+		 p->njumps - o->skipped, p->n, o->pages);
+}
+
+int64_t sites_poll(int64_t now)
+{
+	struct plan *p = st.plan;
+
+	if (st.off || config.spin != SPIN_ON || !modules)
+		return INT64_MAX;
+	if (now < st.again)
+		return st.again;
+	if (!p) {
+		if (os_confined()) { // what is refused may be answered with death
+			st.off = true;
+			return INT64_MAX;
+		}
+		st.plan = p = os_mmap(sizeof *p);
+		if (!p)
+			st.off = true;
+		return now;
+	}
+	switch (st.phase) {
+	case CHOOSE:
+		st.again = now + 20 * MS;
+		if (!choose(p, now)) {
+			st.next = 0;
+			return st.again;
+		}
+		st.phase = SCAN;
+		break;
+	case SCAN:
+		if (scan(p))
+			st.phase = p->n && make_plan(p) ? START : CHOOSE;
+		break;
+	case START:
+		if (start(p))
+			st.phase = WAIT;
+		break;
+	case WAIT:
+		if (helper_calling())
+			break;
+		store_release(&patching, 0); // it may have been killed; as in in_helper
+		finish(p);
+		st.phase = CHOOSE;
+		break;
+	}
+	st.again = now + MS / 5;
+	return st.again;
+}
+
+// A dlclose has announced itself: wait, for at most a second, until nobody writes to text any more.
+void sites_settle(void)
+{
+	for (int i = 0; i < 1000 && load_acquire(&patching); i++) { // pairs with in_helper
+		struct deadline d = os_deadline_in(MS);
+
+		store_relaxed(&stop, true);
+		os_futex_wait(&patching, 1, &d);
+	}
+}
+
+void sites_reset_in_child(void)
+{
+	patching = 0;
+	if (st.phase != CHOOSE && st.plan)
+		st.plan->m->sites = SITES_NEW;
+	st.phase = CHOOSE;
+	st.next = 0;
+	st.again = 0;
+}

@@ -161,12 +161,33 @@ static enum refusal inject(struct g *gp, ucontext_t *uc)
 	return REFUSE_NOT;
 }
 
+// The signal only asked whether the thread spins. If it does, and may be stopped here, it gives up the rest of its slice: to
+// whoever has waited longest, which sooner or later is the thread it waits for. An answer "no" costs the signal, no more.
+static void answer_look(struct g *gp, ucontext_t *uc)
+{
+	const struct p *pp = gp->p;
+	int64_t left;
+
+	if (!tls.g || tls.critical || gp->waiting || gp->locks > 0 ||
+	    load_relaxed(&gp->status) != G_RUNNING || !is_spin_wait(context_pc(uc)))
+		return;
+	store_relaxed(&gp->spin_look, 0);
+	if (!pp || inject(gp, uc) != REFUSE_NOT)
+		return;
+	store_relaxed(&gp->preempt, true);
+	left = load_relaxed(&pp->slice_start) + config.quantum - os_nanotime();
+	STAT(spin_yields);
+	if (left > 0)
+		count_relaxed(&stats.spin_saved_ns, (uint64_t)left);
+}
+
 // The handler of config.signal. Runs on the alternate stack with all signals blocked but during a forced park; keeps
 // errno by not touching it. Stack: the walk or the futex wait below it, under 1 KiB.
 void preempt_handler(int sig, siginfo_t *info, void *context)
 {
 	struct g *gp = tls.self;
 	enum refusal why;
+	bool masked, look;
 
 	if (!preempt_is_ours(info)) {
 		signal_forward(sig, info, context);
@@ -176,6 +197,12 @@ void preempt_handler(int sig, siginfo_t *info, void *context)
 	    xchg(&gp->signal_pending, 0) != 1) // pairs with preempt_m; late: given up meanwhile
 		return;
 	gp->preempt_gen++;
+	look = load_relaxed(&gp->look);
+	store_relaxed(&gp->look, false);
+	if (look && !load_relaxed(&gp->preempt)) {
+		answer_look(gp, context);
+		return;
+	}
 	if (!can_preempt(tls.g)) {
 		sysmon_refused();
 		return;

@@ -96,6 +96,22 @@ enum refusal is_async_safe_point(const struct g *gp, const struct frame *frame)
 	return why;
 }
 
+// Is this the code of a loop that waits for another thread? Only a table tells. Signal-safe.
+bool is_spin_wait(uintptr_t pc)
+{
+	const struct table *table;
+	const struct table_row *row;
+	uintptr_t bias;
+	bool spins;
+
+	modules_walk(true);
+	table = modules_find(pc, &bias);
+	row = table ? table_find(table, pc - bias) : NULL;
+	spins = row && row->flags & TABLE_SPIN;
+	modules_walk(false);
+	return spins;
+}
+
 // The calling thread's stack: [lo, hi) may be used by functions whose callers all lie below hi. lo 0: not known.
 void stack_is(uintptr_t lo, uintptr_t hi)
 {

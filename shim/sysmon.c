@@ -30,6 +30,8 @@ enum {
 	TAKEOVER = 40000,	// ns from sysmon's wake-up to the start of the next slice
 	BACKOFF_MIN = 50000,	// ns between a refusal and the next signal
 	BACKOFF_MAX = 5000000,	// ns
+	LOOK_MIN = 150000,	// ns of a slice before the holder is asked whether it spins
+	LOOK_TOGETHER = 30000,	// ns that a look may come sooner, with another one
 	// Signals before it grows: a thread that is at safe points half of the time refuses them all once in 256.
 	INSIST = 8,
 };
@@ -164,6 +166,31 @@ static int64_t slice_end(int64_t start, int64_t slice)
 	return end + earlier(period - late, most);
 }
 
+// Ask the holder of a P whether it only spins, waiting for another thread (preempt.c, answer_look). Who does not is asked
+// after twice the time again, now and in the slices to come: a G that never spins is soon left alone. Returns
+// when to look again.
+static int64_t watch_spin(struct p *pp, uint64_t word, struct g *gp, int64_t now, int64_t end)
+{
+	int64_t wait = load_relaxed(&gp->spin_look);
+	bool spun = wait == 0; // the last time it was asked, or it never was: soon the next one's slice may need a look
+
+	if (spun)
+		wait = LOOK_MIN;
+	if (!pp->sysmon.look_at)
+		pp->sysmon.look_at = load_relaxed(&pp->slice_start) + wait;
+	if (now < pp->sysmon.look_at - LOOK_TOGETHER)
+		return earlier(end, pp->sysmon.look_at);
+	if (load_relaxed(&gp->locks) <= 0) {
+		wait = earlier(2 * wait, config.quantum);
+		store_relaxed(&gp->spin_look, wait);
+		store_relaxed(&gp->look, true);
+		if (preempt_m(gp, pp, word))
+			gp->signal_at = now;
+	}
+	pp->sysmon.look_at = now + wait;
+	return earlier(end, spun ? now + TAKEOVER + LOOK_MIN : pp->sysmon.look_at);
+}
+
 // A P whose G runs: end its slice. Returns when to look again.
 static int64_t watch_running(struct p *pp, uint64_t word, struct g *gp, int64_t now)
 {
@@ -182,6 +209,7 @@ static int64_t watch_running(struct p *pp, uint64_t word, struct g *gp, int64_t 
 		pp->sysmon.slice_start = start;
 		pp->sysmon.asking = (struct asking){0, 0};
 		pp->sysmon.requested = pp->sysmon.spared = false;
+		pp->sysmon.look_at = 0;
 	}
 	end = slice_end(start, slice);
 	first = gp->seq_seen != word;
@@ -194,11 +222,15 @@ static int64_t watch_running(struct p *pp, uint64_t word, struct g *gp, int64_t 
 		take_and_hand_off(pp, word, gp, !gives_credit(), &stats.retakes_opaque);
 		return now + mon.tick;
 	}
-	if (now < end)
-		return first && now < mon.opaque_until
-			       ? earlier(end,
-					 now + CONFIRM) // a new holder: has it blocked at once?
-			       : end;
+	if (now < end) {
+		int64_t next = end;
+
+		if (first && now < mon.opaque_until) // a new holder: has it blocked at once?
+			next = earlier(end, now + CONFIRM);
+		if (config.spin && !config.asyncpreemptoff && start + LOOK_MIN < end)
+			next = earlier(next, watch_spin(pp, word, gp, now, end));
+		return next;
+	}
 	if (!pp->sysmon.requested) {
 		pp->sysmon.requested = true;
 		STAT(preempt_requested);

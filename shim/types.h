@@ -124,6 +124,8 @@ struct g {
 	bool waiting;	      // asleep in park_wait: the program's handlers may run, without a P
 	bool grace_over;      // sysmon: spared long enough, yield although locks > 0
 	bool force;	      // sysmon: asked in vain for too long, stop wherever it is
+	bool look;	      // sysmon: the signal on its way only asks whether it spins
+	int64_t spin_look; // ns from the start of its slice to that question, or 0: as soon as any
 	bool masked; // signals are blocked that the program did not block: ours, cancellation; owner only
 
 	// Signals (signal.c).
@@ -179,6 +181,7 @@ struct p {
 		int64_t slice_start; // these notes are of the slice that began then
 		struct asking asking;
 		bool requested, spared;
+		int64_t look_at; // when to ask the holder whether it spins
 	} sysmon;
 } __attribute__((aligned(64)));
 

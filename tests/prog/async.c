@@ -521,3 +521,84 @@ CASE_STRESS(async_smallest_altstack)
 	join(b);
 	hogs_stop();
 }
+
+/* Waits and what looks like them; tables.py counts who was taken for a spinner. */
+static atomic_int wait_arrived, wait_gen;
+
+static void *spin_wait_thread(void *arg)
+{
+	for (int i = 0; i < 60; i++) {
+		int gen = atomic_load(&wait_gen);
+
+		if (atomic_fetch_add(&wait_arrived, 1) == 5) {
+			atomic_store(&wait_arrived, 0);
+			atomic_fetch_add(&wait_gen, 1);
+		} else if (i % 2) {
+			while (atomic_load(&wait_gen) == gen)
+				__builtin_ia32_pause();
+		} else {
+			while (atomic_load_explicit(&wait_gen, memory_order_relaxed) == gen)
+				; /* an unchanging address and no store: a wait without PAUSE */
+		}
+	}
+	return arg;
+}
+
+CASE(spin_waits)
+{
+	pthread_t t[6];
+
+	for (int i = 0; i < 6; i++)
+		t[i] = spawn(spin_wait_thread, NULL);
+	for (int i = 0; i < 6; i++)
+		join(t[i]);
+	CHECK_EQ(atomic_load(&wait_gen), 60);
+}
+
+struct item {
+	struct item *next;
+	unsigned key;
+};
+
+/* Loops that only read, but what they read changes: a string, a probe of a hash table, a list. */
+static void *scans(void *arg)
+{
+	static char text[4096];
+	static unsigned table[1024];
+	static struct item list[512];
+	long long end = now(CLOCK_MONOTONIC) + 300 * MS;
+	unsigned long found = 0;
+
+	memset(text, 'x', sizeof(text) - 1);
+	memset(table, 0xff, sizeof(table));
+	table[1000] = 0;
+	for (int i = 0; i < 511; i++)
+		list[i] = (struct item){&list[i + 1], (unsigned)i};
+	while (now(CLOCK_MONOTONIC) < end) {
+		for (int k = 0; k < 50; k++) {
+			const volatile char *c = text;
+			unsigned slot = 0;
+			const struct item *it = list;
+
+			while (*c)
+				c++;
+			while (*(volatile unsigned *)&table[slot & 1023])
+				slot++;
+			while (it->next && ((volatile const struct item *)it)->key < 510)
+				it = it->next;
+			found += (unsigned long)(c - text) + slot + it->key;
+		}
+	}
+	CHECK(found > 0);
+	return arg;
+}
+
+CASE(no_spin_waits)
+{
+	pthread_t t[4];
+
+	for (int i = 0; i < 4; i++)
+		t[i] = spawn(scans, NULL);
+	for (int i = 0; i < 4; i++)
+		join(t[i]);
+}

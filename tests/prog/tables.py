@@ -111,6 +111,22 @@ def first_thread_gone(cache):
 
 
 @check
+def spin_waits(cache):
+    """Threads that spin for another one give up their slices, far sooner than those end; with PREEMPT_SPIN=off they do not;
+    and threads in loops that look like waits are left alone."""
+    build(cache)
+    _, s = run("spin_waits", cache, PREEMPT_PROCS="1", PREEMPT_QUANTUM="20ms", PREEMPT_SPIN="sample")
+    print(s["spin"])
+    want(s["spin"]["yields"] >= 60, "spinners were not found")
+    want(s["spin"]["saved_ns"] >= s["spin"]["yields"] * 5e6, "they were found late")
+    _, s = run("spin_waits", cache, timeout=60, PREEMPT_PROCS="1", PREEMPT_QUANTUM="2ms", PREEMPT_SPIN="off")
+    want(s["spin"]["yields"] == 0, "found although that is off")
+    _, s = run("no_spin_waits", cache, PREEMPT_PROCS="1", PREEMPT_QUANTUM="20ms", PREEMPT_SPIN="sample")
+    print(s["spin"])
+    want(s["spin"]["yields"] == 0, "taken for spinners")
+
+
+@check
 def no_table_forced(cache):
     """Without a table a thread is stopped by force after PREEMPT_FORCE_AFTER; and never if that is 0."""
     os.chmod(cache, 0o777)  # such a directory is not believed, and nobody builds into it

@@ -404,8 +404,7 @@ static const char *store_string(const struct setting *set, const char *s)
 }
 
 // The setting, from s. NULL: done. Else what s is not; the value is unchanged.
-// *ret_unmet says that the value is allowed, but what it asks for is not there.
-static const char *parse(const struct setting *set, const char *s, bool *ret_unmet)
+static const char *parse(const struct setting *set, const char *s)
 {
 	static const char *const switches[] = {"0", "1", "off", "on", NULL};
 	static const char *const levels[] = {"off", "error", "warn", "info", "debug", NULL};
@@ -441,11 +440,12 @@ static const char *parse(const struct setting *set, const char *s, bool *ret_unm
 		*(int *)set->value = (int)n;
 		return NULL;
 	case POLICY:
-		if (str_eq(s, "fair"))
-			*ret_unmet = true;
-		else if (!str_eq(s, policy_go.name))
+		if (str_eq(s, policy_fair.name))
+			*(const struct policy **)set->value = &policy_fair;
+		else if (str_eq(s, policy_go.name))
+			*(const struct policy **)set->value = &policy_go;
+		else
 			return "not a policy";
-		*(const struct policy **)set->value = &policy_go;
 		return NULL;
 	case SIGNAL:
 		if (str_eq(s, "SIGURG"))
@@ -548,11 +548,10 @@ static void set_defaults(void)
 {
 	for (int i = 0; i < NSETTINGS; i++) {
 		const struct setting *set = &settings[i];
-		bool unmet = false;
 
 		if (set->size)
 			*(char *)set->value = 0;
-		if (set->def && parse(set, set->def, &unmet))
+		if (set->def && parse(set, set->def))
 			throw("env.c: a default is not valid");
 	}
 	config.dump_signal = 0;
@@ -567,18 +566,14 @@ int env_read(const char *(*getenv_fn)(const char *), char **envp)
 	for (int i = 0; i < NSETTINGS; i++) {
 		const struct setting *set = &settings[i];
 		const char *s = getenv_fn(set->name), *why;
-		bool unmet = false;
 
 		// An empty value is the shell's idiom for "not set".
 		if (!s || !*s)
 			continue;
-		why = parse(set, s, &unmet);
+		why = parse(set, s);
 		if (why) {
 			complain(set, s, why);
 			bad++;
-		} else if (unmet) {
-			// A right setting, so PREEMPT_STRICT lets it pass.
-			complain(set, s, "not available yet");
 		}
 	}
 	if (config.lock_grace < 0)

@@ -89,7 +89,8 @@ static const struct setting settings[] = {
 	 .arg = "NAME",
 	 .range = "go or fair",
 	 .help = "who runs next: go is the order of Go's scheduler, fair is least virtual time "
-		 "first"},
+		 "first,\n"
+		 "with the weights of PREEMPT_WEIGHTS, nice values and scheduling classes"},
 	{.name = "PREEMPT_ASYNCPREEMPTOFF",
 	 .type = SWITCH,
 	 .value = &config.asyncpreemptoff,
@@ -151,7 +152,8 @@ static const struct setting settings[] = {
 	 .max = 10000,
 	 .arg = "GLOB:WEIGHT,...",
 	 .range = "1 to 10000",
-	 .help = "shares of the CPU by thread name; the first glob that matches counts"},
+	 .help = "shares of the CPU by thread name, under policy fair; the first glob that "
+		 "matches counts"},
 	{.name = "PREEMPT_CRITICAL",
 	 .type = GLOBS,
 	 TEXT(critical),

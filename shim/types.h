@@ -176,6 +176,7 @@ struct p {
 	uint64_t
 		resched; // the word under which its holder is to make room for a G that has been woken, or 0
 	int64_t resched_at; // from then on
+	struct g *woke;	    // policy fair: woken last by its holder; a hint
 	struct p *link;	    // sched.pidle
 	uint32_t id;
 	uint32_t rand;

@@ -728,6 +728,27 @@ START_TEST(prefers_this_cpu)
 }
 END_TEST
 
+// Who wakes another and stops hands its P on to that one, unless the first has waited for long or is far behind.
+START_TEST(hands_on)
+{
+	struct g waker = {.p = P(0)};
+
+	for (int c = 0; c < 3; c++) {
+		begin(2, 10 * MS, 1);
+		for (int k = 0; k < 3; k++) {
+			threads[k].g.weight = WEIGHT_ORDINARY;
+			threads[k].g.vtime = k * (c == 2 ? 6 * MS : MS);
+			tls.g = k == 2 ? &waker : NULL;
+			queue_one(k, READY_WOKEN);
+		}
+		tls.g = NULL;
+		now += c == 1 ? 2 * MS : 10 * US;
+		ck_assert_ptr_eq(pick(), &threads[c == 0 ? 2 : 0].g);
+		ck_assert_ptr_eq(pick(), &threads[c == 0 ? 0 : 1].g); // once
+	}
+}
+END_TEST
+
 // Credit is for those who have not had their share.
 START_TEST(credit)
 {
@@ -800,6 +821,7 @@ static void add(TCase *tc)
 	tcase_add_test(tc, fifo_among_equals);
 	tcase_add_test(tc, yield);
 	tcase_add_test(tc, prefers_this_cpu);
+	tcase_add_test(tc, hands_on);
 	tcase_add_test(tc, credit);
 	tcase_add_test(tc, cost);
 }

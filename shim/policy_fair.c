@@ -205,6 +205,23 @@ static struct p *fair_victim(const struct g *woken, const struct g *self, int64_
 
 // --- virtual time ---------------------------------------------------------------------------------------
 
+// What a hold of ns is charged for. Where other processes want the CPUs as well, a G may hold its P for long and hardly
+// run. So when it was much longer than its slice, the CPU clock counts (which takes the kernel half a microsecond): all that it was ever charged
+// for is not to be more than all that it used, but a hold like this is not to be less than a slice.
+static int64_t used(struct g *gp, int64_t ns)
+{
+	if (unlikely(!gp->charged))
+		gp->charged = os_thread_cputime(gp->tid) - ns;
+	if (unlikely(ns > 2 * config.quantum)) {
+		int64_t owed = os_thread_cputime(gp->tid) - gp->charged;
+
+		if (owed < ns)
+			ns = owed > config.quantum ? owed : config.quantum;
+	}
+	gp->charged += ns;
+	return ns;
+}
+
 // Executed by gp's thread: it has held a P for ns, or run without, until now.
 static void fair_charge(struct g *gp, int64_t ns, int64_t now)
 {
@@ -219,7 +236,7 @@ static void fair_charge(struct g *gp, int64_t ns, int64_t now)
 		waited = now - since < ns ? now - since : ns;
 	if (waited < 0)
 		waited = 0;
-	v = plus(had, virtual(ns, weight));
+	v = plus(had, virtual(used(gp, ns), weight));
 	most = plus(fair_clock(), virtual(config.quantum + waited, weight));
 	if (minus(v, most) > 0)
 		v = later(had, most);

@@ -111,6 +111,7 @@ struct g {
 	uint64_t queue_seq; // order in the heap among equals
 	uint32_t weight;    // 0: not placed yet
 	int64_t weigh_at, weigh_every;
+	int64_t charged; // ns in all, with the CPU time before it was a G; 0: none yet
 
 	// Parking lot (park.c). Protected by the lock of the bucket of waitaddr.
 	const void *waitaddr;  // what it is queued for; NULL: not queued

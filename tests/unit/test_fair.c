@@ -749,6 +749,30 @@ START_TEST(hands_on)
 }
 END_TEST
 
+// A P held for long without the CPU, as other processes had it, is charged for a slice; with the CPU, in full.
+START_TEST(charged_by_cpu)
+{
+	struct g *gp = &threads[0].g;
+	int64_t cpu0;
+
+	begin(1, 100 * US, 1);
+	gp->weight = WEIGHT_ORDINARY;
+	gp->weigh_at = NEVER;
+	queue_one(1, READY_NEW); // somebody waits
+	cpu0 = os_thread_cputime(0);
+	policy_fair.charge(gp, 100 * US, now += 100 * US);
+	ck_assert_int_eq(gp->vtime, 100 * US);
+	policy_fair.charge(gp, 10000 * (int64_t)MS, now += 10000 * (int64_t)MS);
+	ck_assert_int_lt(gp->vtime, 1000 * MS);
+	ck_assert_int_ge(gp->vtime, 200 * US);
+	gp->vtime = 0;
+	while (os_thread_cputime(0) - cpu0 < 20 * MS)
+		;
+	policy_fair.charge(gp, 10 * MS, now += 10 * MS);
+	ck_assert_int_eq(gp->vtime, 10 * MS);
+}
+END_TEST
+
 // Credit is for those who have not had their share.
 START_TEST(credit)
 {
@@ -822,6 +846,7 @@ static void add(TCase *tc)
 	tcase_add_test(tc, yield);
 	tcase_add_test(tc, prefers_this_cpu);
 	tcase_add_test(tc, hands_on);
+	tcase_add_test(tc, charged_by_cpu);
 	tcase_add_test(tc, credit);
 	tcase_add_test(tc, cost);
 }

@@ -90,7 +90,8 @@ static const struct setting settings[] = {
 	 .arg = "NAME",
 	 .range = "go or fair",
 	 .help = "who runs next: go is the order of Go's scheduler, fair is least virtual time "
-		 "first"},
+		 "first,\n"
+		 "with the weights of PREEMPT_WEIGHTS, nice values and scheduling classes"},
 	{.name = "PREEMPT_ASYNCPREEMPTOFF",
 	 .type = SWITCH,
 	 .value = &config.asyncpreemptoff,
@@ -154,7 +155,8 @@ static const struct setting settings[] = {
 	 .max = 10000,
 	 .arg = "GLOB:WEIGHT,...",
 	 .range = "1 to 10000",
-	 .help = "shares of the CPU by thread name; the first glob that matches counts"},
+	 .help = "shares of the CPU by thread name, under policy fair; the first glob that "
+		 "matches counts"},
 	{.name = "PREEMPT_CRITICAL",
 	 .type = GLOBS,
 	 TEXT(critical),
@@ -407,8 +409,7 @@ static const char *store_string(const struct setting *set, const char *s)
 }
 
 // The setting, from s. NULL: done. Else what s is not; the value is unchanged.
-// *ret_unmet says that the value is allowed, but what it asks for is not there.
-static const char *parse(const struct setting *set, const char *s, bool *ret_unmet)
+static const char *parse(const struct setting *set, const char *s)
 {
 	static const char *const switches[] = {"0", "1", "off", "on", NULL};
 	static const char *const spin[] = {"0", "1", "off", "on", "sample", NULL};
@@ -450,11 +451,12 @@ static const char *parse(const struct setting *set, const char *s, bool *ret_unm
 		*(int *)set->value = (int)n;
 		return NULL;
 	case POLICY:
-		if (str_eq(s, "fair"))
-			*ret_unmet = true;
-		else if (!str_eq(s, policy_go.name))
+		if (str_eq(s, policy_fair.name))
+			*(const struct policy **)set->value = &policy_fair;
+		else if (str_eq(s, policy_go.name))
+			*(const struct policy **)set->value = &policy_go;
+		else
 			return "not a policy";
-		*(const struct policy **)set->value = &policy_go;
 		return NULL;
 	case SIGNAL:
 		if (str_eq(s, "SIGURG"))
@@ -557,11 +559,10 @@ static void set_defaults(void)
 {
 	for (int i = 0; i < NSETTINGS; i++) {
 		const struct setting *set = &settings[i];
-		bool unmet = false;
 
 		if (set->size)
 			*(char *)set->value = 0;
-		if (set->def && parse(set, set->def, &unmet))
+		if (set->def && parse(set, set->def))
 			throw("env.c: a default is not valid");
 	}
 	config.signal = SIG_SETXID;
@@ -577,18 +578,14 @@ int env_read(const char *(*getenv_fn)(const char *), char **envp)
 	for (int i = 0; i < NSETTINGS; i++) {
 		const struct setting *set = &settings[i];
 		const char *s = getenv_fn(set->name), *why;
-		bool unmet = false;
 
 		// An empty value is the shell's idiom for "not set".
 		if (!s || !*s)
 			continue;
-		why = parse(set, s, &unmet);
+		why = parse(set, s);
 		if (why) {
 			complain(set, s, why);
 			bad++;
-		} else if (unmet) {
-			// A right setting, so PREEMPT_STRICT lets it pass.
-			complain(set, s, "not available yet");
 		}
 	}
 	if (config.lock_grace < 0)

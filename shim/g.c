@@ -30,10 +30,15 @@ static void *altstack_alloc(void)
 
 static bool gfree_refill(void)
 {
-	struct g *chunk = os_mmap(sizeof *chunk * G_CHUNK);
+	struct g *chunk;
 
+	if (sched.policy && sched.policy->reserve &&
+	    !sched.policy->reserve(sched.ngs_made + G_CHUNK))
+		return false;
+	chunk = os_mmap(sizeof *chunk * G_CHUNK);
 	if (!chunk)
 		return false;
+	sched.ngs_made += G_CHUNK;
 	for (int i = 0; i < G_CHUNK; i++) {
 		chunk[i].schedlink = sched.gfree;
 		sched.gfree = &chunk[i];

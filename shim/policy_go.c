@@ -102,12 +102,6 @@ static int64_t go_slice(const struct g *gp)
 	return config.quantum;
 }
 
-static bool go_preempts(const struct g *woken, const struct g *running)
-{
-	(void)woken, (void)running;
-	return false;
-}
-
 const struct policy policy_go = {
 	.name = "go",
 	.enqueue = go_enqueue,
@@ -115,5 +109,4 @@ const struct policy policy_go = {
 	.empty = go_empty,
 	.drain = go_drain,
 	.slice = go_slice,
-	.preempts = go_preempts,
 };

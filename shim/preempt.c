@@ -42,20 +42,23 @@ bool preempt_is_ours(const siginfo_t *info)
 	return info->si_code == SI_QUEUE && info->si_value.sival_ptr == &sched;
 }
 
-// sysmon: send one signal, if gp still holds pp under word (pp NULL: still runs without a P).
-bool preempt_m(struct g *gp, const struct p *pp, uint64_t word)
+// Send one signal, if gp still holds pp under word (pp NULL: still runs without a P), and if every call that begins
+// now makes its own barrier.
+bool preempt_m_if_fenced(struct g *gp, const struct p *pp, uint64_t word)
 {
 	// It would have to wait, and every call that may block for it. Only mostly so, hence not beyond the bound: cancellation
 	// alone may be blocked, and a handler that was left by swapcontext has told nobody.
 	if (load_relaxed(&gp->masked) && !load_relaxed(&gp->force))
 		return false;
+	if (load_relaxed(&gp->signal_pending))
+		return false;
+	store_relaxed(&gp->signal_at, os_nanotime());
 	if (!cas(&gp->signal_pending, 0, 1)) // at most one on its way; pairs with entersyscall
 		return false;
-	if (!sched.fenced) {
-		store_relaxed(&sched.fenced, true);
-		sys3(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0);
-	}
-	if (load_seq_cst(&gp->status) != G_RUNNING ||  // after the barrier; pairs with entersyscall
+	// Looked at after the barrier: who has not seen signal_pending, and made no barrier of its own as preempt_rests had
+	// been there, did so before; then this load sees it too.
+	if (!load_seq_cst(&sched.fence_holds) ||       // pairs with preempt_rests
+	    load_seq_cst(&gp->status) != G_RUNNING ||  // after the barrier; pairs with entersyscall
 	    (pp && load_seq_cst(&pp->word) != word) || // as above; pairs with pin's CAS
 	    send(gp->tid) < 0) {
 		store_relaxed(&gp->signal_pending, 0);
@@ -65,18 +68,34 @@ bool preempt_m(struct g *gp, const struct p *pp, uint64_t word)
 	return true;
 }
 
+// sysmon: the same, and put up the fence first. Only sysmon puts it up and takes it down.
+bool preempt_m(struct g *gp, const struct p *pp, uint64_t word)
+{
+	if (!sched.fence_holds && !load_relaxed(&gp->signal_pending)) {
+		store_relaxed(&sched.fenced, true);
+		sys3(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0);
+		(void)xchg(&sched.fence_holds,
+			   true); // after the membarrier; pairs with preempt_m_if_fenced
+	}
+	return preempt_m_if_fenced(gp, pp, word);
+}
+
 void preempt_init(void)
 {
 	sched.membarrier =
 		sys3(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0) == 0;
 	sched.fenced = !sched.membarrier;
+	sched.fence_holds = sched.fenced;
 }
 
 // sysmon: no signal will be sent for a while. One on its way does no harm: its signal_pending is long visible.
 void preempt_rests(void)
 {
-	if (sched.membarrier)
+	if (sched.membarrier) {
+		(void)xchg(&sched.fence_holds,
+			   false); // before fenced is; pairs with preempt_m_if_fenced
 		store_relaxed(&sched.fenced, false);
+	}
 }
 
 // Bounded: the thread may have the signal blocked by means we do not see; then it stays pending and does
@@ -187,7 +206,7 @@ void preempt_handler(int sig, siginfo_t *info, void *context)
 {
 	struct g *gp = tls.self;
 	enum refusal why;
-	bool masked, look;
+	bool look;
 
 	if (!preempt_is_ours(info)) {
 		signal_forward(sig, info, context);

@@ -119,6 +119,7 @@ static void wirep(struct p *pp, struct g *gp, int64_t now, bool inherit)
 	gp->pseq = seq;
 	gp->run_since = now;
 	gp->grace_over = false;
+	store_relaxed(&pp->resched, 0);
 	store_relaxed(&gp->force, false);
 	store_relaxed(&gp->preempt, false);
 	store_relaxed(&gp->status, G_RUNNING);
@@ -206,9 +207,36 @@ static void ready(struct p *pp, struct g *gp, bool next)
 // End the accounting of a stretch of holding a P.
 static void run_ends(struct g *gp, int64_t now)
 {
+	if (sched.policy->charge)
+		sched.policy->charge(gp, now - gp->run_since, now);
 	gp->run_ns += (uint64_t)(now - gp->run_since);
 	gp->run_since = now;
 	gp->cpu = os_getcpu();
+}
+
+// End a stretch without a P. lost: the one that sysmon took from it in that time, or NULL: it was on credit.
+//
+// A stray computes for less than its credit, or waits where nobody sees it. So the time that passed is charged, but no
+// more than the credit; only of one that sysmon has had to watch for longer the CPU time is known.
+static void stray_ends(struct g *gp, const struct p *lost, int64_t now)
+{
+	int64_t since = gp->run_since, held = 0, alone;
+
+	if (!sched.policy->charge || !since)
+		return;
+	if (lost) {
+		held = gp->retaken_at - since;
+		since = gp->retaken_at;
+	}
+	alone = now - since;
+	if (alone > config.credit) {
+		int64_t cpu = 0;
+
+		if (load_relaxed(&gp->stray_seen) == gp->run_since)
+			cpu = os_thread_cputime(gp->tid) - load_relaxed(&gp->cpu_seen);
+		alone = cpu > config.credit && cpu < alone ? cpu : config.credit;
+	}
+	sched.policy->charge(gp, held + alone, now);
 }
 
 // Give the P up and become G_WAITING. False: a goready came first; nothing was given up.
@@ -216,14 +244,18 @@ static void run_ends(struct g *gp, int64_t now)
 // first make sure that no goready can come (lot_leave), and then call gounpark.
 bool gopark_begin(struct g *gp, enum wait_reason why)
 {
-	struct p *pp;
+	struct p *had, *pp;
+	int64_t now;
 
 	critical_enter();
+	had = gp->p;
 	pp = pin(gp);
+	now = os_nanotime();
 	if (pp)
-		run_ends(gp, os_nanotime());
+		run_ends(gp, now);
 	else
-		gp->run_since = os_nanotime();
+		stray_ends(gp, had, now);
+	gp->run_since = now;
 	gp->p = NULL;
 	gp->waitreason = (uint8_t)why;
 	store_relaxed(&gp->status, G_WAITING);
@@ -287,11 +319,26 @@ int park_wait_since(struct g *gp, const struct deadline *until, unsigned flags,
 	return r;
 }
 
+// gp was woken and queued: ask who runs with less right to a P for it. gp may have been granted one meanwhile; then
+// somebody yields in vain. Executed with critical > 0.
+static void make_room(const struct g *gp, const struct g *self, int64_t now)
+{
+	uint64_t word;
+	int64_t at;
+	struct p *pp;
+
+	if (!sched.policy->victim)
+		return;
+	pp = sched.policy->victim(gp, self, now, &word, &at);
+	if (pp)
+		sysmon_ask(pp, word, at, self);
+}
+
 // The calling thread holds no P and is in no run queue: take an idle P, or run on without, or queue for one.
 //
 // Who comes back from a wait of its own may run on credit: most bursts between two blocking calls are shorter than a
 // switch. sysmon ends it when it lasts too long and someone waits.
-static void run_again(struct g *gp, bool on_credit)
+static void run_again(struct g *gp, bool on_credit, enum ready_as as)
 {
 	struct p *pp;
 	int64_t now;
@@ -305,6 +352,9 @@ static void run_again(struct g *gp, bool on_credit)
 	}
 	critical_enter();
 	now = os_nanotime();
+	gp->ready_as = (uint8_t)as;
+	if (sched.policy->wakes)
+		sched.policy->wakes(gp, now);
 	pp = pidleget();
 	if (pp) {
 		wirep(pp, gp, now, false);
@@ -313,7 +363,8 @@ static void run_again(struct g *gp, bool on_credit)
 		return;
 	}
 	gp->p = NULL;
-	on_credit = on_credit && gives_credit();
+	on_credit =
+		on_credit && gives_credit() && (!sched.policy->credit || sched.policy->credit(gp));
 	if (on_credit || unlikely(load_relaxed(&sched.open))) {
 		if (on_credit)
 			STAT(credit_runs);
@@ -333,6 +384,8 @@ static void run_again(struct g *gp, bool on_credit)
 	ready(NULL, gp, false);
 	wakep();
 	sysmon_kick();
+	if (as == READY_WOKEN)
+		make_room(gp, NULL, now);
 	gp->waiting = true;
 	critical_leave();
 	park_wait(gp, NULL, 0);
@@ -344,7 +397,7 @@ static void run_again(struct g *gp, bool on_credit)
 void gounpark(struct g *gp)
 {
 	store_relaxed(&gp->park, PARK_NONE);
-	run_again(gp, os_nanotime() - gp->run_since >= config.credit);
+	run_again(gp, os_nanotime() - gp->run_since >= config.credit, READY_WOKEN);
 }
 
 // Make a parked G runnable: on an idle P if there is one, else as runnext of the caller's P. The one
@@ -353,15 +406,21 @@ void goready(struct g *gp)
 {
 	struct g *self = getg();
 	struct p *pp;
+	int64_t now;
+	bool woken;
 
 	critical_enter();
 	if (xchg(&gp->park, PARK_TOKEN) != PARK_PARKED) { // pairs with the CAS in gopark_begin
 		critical_leave();
 		return;
 	}
-	gp->runnable_since = os_nanotime();
+	now = os_nanotime();
+	gp->runnable_since = now;
+	gp->ready_as = READY_WOKEN;
 	store_relaxed(&gp->status, G_RUNNABLE);
 	store_relaxed(&gp->park, PARK_NONE);
+	if (sched.policy->wakes)
+		sched.policy->wakes(gp, now);
 	pp = pidleget();
 	if (pp) {
 		grant(pp, gp, false);
@@ -370,12 +429,15 @@ void goready(struct g *gp)
 	}
 	// A new thread goes to the global queue, with all that ran and were preempted: in the creator's ring it would
 	// come before those, and another P's share of them would be smaller or larger for as long as the ring lasts.
-	pp = self && gp->switches ? pin(self) : NULL;
+	pp = self && gp->switches && !sched.policy->global ? pin(self) : NULL;
+	woken = gp->ready_as == READY_WOKEN; // not new
 	ready(pp, gp, true);
 	if (pp)
 		unpin(self, pp);
 	wakep();
 	sysmon_kick();
+	if (woken)
+		make_room(gp, self, now);
 	critical_leave();
 }
 
@@ -386,20 +448,24 @@ void goready(struct g *gp)
 // of preempt_handler.
 void gosched(struct g *gp, enum g_status as)
 {
-	struct p *pp;
+	bool asked = load_relaxed(&gp->preempt);
+	struct p *had, *pp;
 	int64_t now;
 
 	critical_enter();
+	had = gp->p;
 	pp = pin(gp);
 	store_relaxed(&gp->preempt, false);
 	store_relaxed(&gp->force, false);
 	if (!pp) {
+		stray_ends(gp, had, os_nanotime());
 		critical_leave();
-		run_again(gp, false);
+		run_again(gp, false, asked ? READY_PREEMPTED : READY_YIELDED);
 		return;
 	}
 	if (sched.policy->empty() && pp->id < load_relaxed(&sched.nprocs)) {
 		store_relaxed(&pp->slice_start, os_nanotime());
+		store_relaxed(&pp->resched, 0);
 		gp->grace_over = false; // a new slice
 		unpin(gp, pp);
 		critical_leave();
@@ -411,6 +477,7 @@ void gosched(struct g *gp, enum g_status as)
 		stats_overshoot(now - pp->slice_start - config.quantum);
 	gp->p = NULL;
 	gp->runnable_since = now;
+	gp->ready_as = asked ? READY_PREEMPTED : READY_YIELDED;
 	store_relaxed(&gp->status, as);
 	ready(NULL, gp, false);
 	schedule(pp);
@@ -448,12 +515,16 @@ void entersyscall_slow(struct g *gp)
 // About to make a call that will block: hand the P on at once.
 void entersyscallblock(struct g *gp)
 {
-	struct p *pp;
+	struct p *had, *pp;
 
 	critical_enter();
+	had = gp->p;
 	pp = pin(gp);
 	if (pp)
 		run_ends(gp, os_nanotime());
+	else
+		stray_ends(gp, had, os_nanotime());
+	gp->run_since = 0; // accounted for
 	gp->p = NULL;
 	store_relaxed(&gp->status, G_SYSCALL);
 	if (pp)
@@ -462,11 +533,20 @@ void entersyscallblock(struct g *gp)
 	entersyscall(gp);
 }
 
-// The P is gone.
+// The P is gone, or there was none.
 void exitsyscall_slow(struct g *gp)
 {
+	struct p *had = gp->p;
+
+	// A call that began with a P: it was computing until then.
+	if (had && sched.policy->charge)
+		(void)load_acquire(&had->word); // pairs with retakep: retaken_at is set
+	critical_enter();
+	if (load_relaxed(&sched.active) != PHASE_DORMANT)
+		stray_ends(gp, had, had ? gp->retaken_at : os_nanotime());
+	critical_leave();
 	store_relaxed(&gp->status, G_RUNNING);
-	run_again(gp, true);
+	run_again(gp, true, READY_WOKEN);
 }
 
 // The wait that a handler interrupted is given up: get a P, by ourselves or from who has readied us.
@@ -476,7 +556,8 @@ static void settle(struct g *gp)
 	if (load_relaxed(&gp->park) == PARK_PARKED && lot_leave_parked(gp))
 		gounpark(gp);
 	else if (load_relaxed(&gp->park) == PARK_NONE && load_relaxed(&gp->status) == G_WAITING)
-		run_again(gp, false); // interrupted between lot_leave_parked and run_again
+		run_again(gp, false,
+			  READY_WOKEN); // interrupted between lot_leave_parked and run_again
 	else
 		park_wait(gp, NULL, 0);
 }
@@ -551,7 +632,7 @@ static void become(struct g *gp)
 void sched_start(struct g *gp)
 {
 	become(gp);
-	run_again(gp, false);
+	run_again(gp, false, READY_NEW);
 }
 
 void gostart(struct g *gp)
@@ -605,6 +686,8 @@ void sched_reset_in_child(void)
 	sched.pidle = NULL;
 	sched.npidle = 0;
 	sched.runq = (struct gqueue){0};
+	if (sched.policy && sched.policy->reset)
+		sched.policy->reset();
 	sched.demand = 0;
 	sched.ngs = 0;
 	sched.nprocs = 0;

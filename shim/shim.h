@@ -61,6 +61,20 @@ bool runqempty(const struct p *pp);
 void globrunqput(struct g *gp);
 struct g *globrunqget(struct p *pp, uint32_t max); // pp gets the rest of a batch; NULL: one only
 
+// --- heap.c: Gs by key; the caller holds the lock of the heap --------------------------------------
+bool heap_reserve(struct heap *h, uint32_t n); // room for n in all; false: no memory
+void heap_push(struct heap *h, int64_t key, struct g *gp);
+struct g *heap_take(struct heap *h, uint32_t i); // at[i], 0: the least
+
+// --- policy_fair.c -------------------------------------------------------------------------------
+int64_t fair_clock(void); // the virtual time of the process
+
+// --- weight.c ------------------------------------------------------------------------------------
+enum { WEIGHT_ORDINARY = 100 * 1024 };
+void weigh(struct g *gp); // gp's thread: its weight from its name and priority
+uint32_t weight_of_name(const char *list, const char *name); // list: PREEMPT_WEIGHTS
+uint32_t weight_from(uint32_t named, int class, int nice);   // class: SCHED_*
+
 // --- proc.c -----------------------------------------------------------------------------------
 int sched_init(int nprocs);	 // P pool; 0 or -errno
 void sched_start(struct g *gp);	 // the calling thread becomes gp and takes a P without waiting
@@ -192,12 +206,15 @@ bool sysmon_stop(void);	   // false: it is not there
 void sysmon_last(void);	   // the last thread of the program leaves; no other can come
 void sysmon_kick(void);	   // there is demand (again): wake if in deep sleep; signal-safe
 void sysmon_refused(void); // the preemption handler did not stop its thread; signal-safe
+// Who holds pp under word is to make room for a G that was woken, at the time at; self: the waker's G or NULL. Signal-safe.
+void sysmon_ask(struct p *pp, uint64_t word, int64_t at, const struct g *self);
 void sysmon_reset_in_child(void);
 
 // --- preempt.c --------------------------------------------------------------------------------
 void preempt_init(void);
 void preempt_rests(void);					 // before there is a second thread
 bool preempt_m(struct g *gp, const struct p *pp, uint64_t word); // true: a signal was sent
+bool preempt_m_if_fenced(struct g *gp, const struct p *pp, uint64_t word); // any thread
 bool preempt_is_ours(const siginfo_t *info);
 void preempt_handler(int sig, siginfo_t *info, void *uc);
 void preempt_drain(struct g *gp); // wait, bounded, until a signal on its way has arrived

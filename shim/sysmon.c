@@ -74,6 +74,32 @@ void sysmon_refused(void)
 		wake_from_nap();
 }
 
+// Until when the short sleep lasts; INT64_MIN while there is none. A hint.
+static int64_t nap_ends = INT64_MIN;
+
+// The waker signals by itself where it may: sysmon would take 15 us and more of a CPU on its way (measured on a virtual machine), and
+// the woken G waits. What remains is sysmon's: requests for later, holders of locks, who refuses.
+void sysmon_ask(struct p *pp, uint64_t word, int64_t at, const struct g *self)
+{
+	struct g *gp = load_relaxed(&pp->g);
+	int64_t now = os_nanotime();
+
+	if (!gp)
+		return;
+	store_relaxed(&pp->resched_at, at);
+	store_release(&pp->resched, word); // pairs with watch_running: resched_at is set
+	if (at <= now && load_acquire(&pp->word) == word) { // pairs with wirep: gp is its holder
+		store_relaxed(&gp->preempt, true);
+		if (gp == self) // takes it at the end of the call that woke the other, or soon
+			return;
+		if (!config.asyncpreemptoff && load_relaxed(&gp->locks) <= 0 &&
+		    preempt_m_if_fenced(gp, pp, word))
+			return;
+	}
+	if (load_relaxed(&nap_ends) > at)
+		wake_from_nap();
+}
+
 static int64_t earlier(int64_t a, int64_t b)
 {
 	return a < b ? a : b;
@@ -115,11 +141,11 @@ static int64_t signal_g(struct g *gp, const struct p *pp, uint64_t word, struct 
 	}
 	if (now < asking->next)
 		return asking->next;
-	if (load_relaxed(&gp->signal_pending) && now - gp->signal_at > SIGNAL_LOST)
+	if (load_acquire(&gp->signal_pending) && // pairs with preempt_m: signal_at is of this one
+	    now - load_relaxed(&gp->signal_at) > SIGNAL_LOST)
 		store_relaxed(&gp->signal_pending, 0);
 	sent = preempt_m(gp, pp, word);
 	if (sent) {
-		gp->signal_at = now;
 		if (asking->sent < INSIST + 7)
 			asking->sent++;
 	} else {
@@ -137,10 +163,12 @@ static int64_t signal_g(struct g *gp, const struct p *pp, uint64_t word, struct 
 }
 
 // queue: what the G does when it comes back unaware of it: at its next interposed call it queues, or it runs on credit.
-static void take_and_hand_off(struct p *pp, uint64_t word, struct g *gp, bool queue,
+// until: it has had the use of the P until then.
+static void take_and_hand_off(struct p *pp, uint64_t word, struct g *gp, bool queue, int64_t until,
 			      uint64_t *count)
 {
 	critical_enter();
+	store_relaxed(&gp->retaken_at, until);
 	if (retakep(pp, word)) {
 		store_relaxed(&gp->preempt, queue);
 		store_relaxed(&pp->syscalltick, pp->syscalltick + 1);
@@ -172,7 +200,9 @@ static int64_t slice_end(int64_t start, int64_t slice)
 static int64_t watch_spin(struct p *pp, uint64_t word, struct g *gp, int64_t now, int64_t end)
 {
 	int64_t wait = load_relaxed(&gp->spin_look);
-	bool spun = wait == 0; // the last time it was asked, or it never was: soon the next one's slice may need a look
+	bool spun =
+		wait ==
+		0; // the last time it was asked, or it never was: soon the next one's slice may need a look
 
 	if (spun)
 		wait = LOOK_MIN;
@@ -202,7 +232,7 @@ static int64_t watch_running(struct p *pp, uint64_t word, struct g *gp, int64_t 
 		// asynchronous preemption nobody takes a P from a thread that is about to compute.)
 		if (now < start + UNSTARTED || config.asyncpreemptoff)
 			return now + mon.tick;
-		take_and_hand_off(pp, word, gp, !gives_credit(), &stats.retakes_opaque);
+		take_and_hand_off(pp, word, gp, !gives_credit(), now, &stats.retakes_opaque);
 		return now + mon.tick;
 	}
 	if (pp->sysmon.slice_start != start) {
@@ -212,6 +242,8 @@ static int64_t watch_running(struct p *pp, uint64_t word, struct g *gp, int64_t 
 		pp->sysmon.look_at = 0;
 	}
 	end = slice_end(start, slice);
+	if (load_acquire(&pp->resched) == word) // pairs with sysmon_ask: resched_at is set
+		end = earlier(end, load_relaxed(&pp->resched_at));
 	first = gp->seq_seen != word;
 	// At the end of a slice shorter than a tick each look is the first, and would be for nothing. One that did not
 	// stop by then is looked at: its thread may sleep in a handler that blocks our signal.
@@ -219,7 +251,7 @@ static int64_t watch_running(struct p *pp, uint64_t word, struct g *gp, int64_t 
 		// Asleep where no interposer sees it, it will be so again, and each time a P would be lost for
 		// CONFIRM: a team of libgomp's whose threads queued after every barrier made 1/30 of its rounds. So
 		// it comes back as from any blocking call, and watch_strays charges it.
-		take_and_hand_off(pp, word, gp, !gives_credit(), &stats.retakes_opaque);
+		take_and_hand_off(pp, word, gp, !gives_credit(), now, &stats.retakes_opaque);
 		return now + mon.tick;
 	}
 	if (now < end) {
@@ -271,7 +303,7 @@ static int64_t watch_syscall(struct p *pp, uint64_t word, struct g *gp, int64_t 
 	if (runqempty(pp) && load_relaxed(&sched.npidle) > 0 &&
 	    now < pp->sysmon.syscallwhen + 10 * MS)
 		return pp->sysmon.syscallwhen + 10 * MS;
-	take_and_hand_off(pp, word, gp, true, &stats.retakes_syscall);
+	take_and_hand_off(pp, word, gp, true, pp->sysmon.syscallwhen, &stats.retakes_syscall);
 	return now + mon.tick;
 }
 
@@ -409,7 +441,9 @@ static void sleep_until(int64_t when)
 {
 	struct deadline d = {CLOCK_MONOTONIC, {when / 1000000000, when % 1000000000}};
 
+	store_relaxed(&nap_ends, when);
 	os_futex_wait(&napping, 1, &d);
+	store_relaxed(&nap_ends, INT64_MIN);
 }
 
 // No demand: sleep until kicked, until the next trace line, or until the helper and the like should be looked at.
@@ -550,6 +584,7 @@ void sysmon_reset_in_child(void)
 {
 	asleep = 0;
 	napping = 0;
+	nap_ends = INT64_MIN;
 	stopping = 0;
 	tid = 0;
 	mon.next_strays = 0;

@@ -74,6 +74,9 @@ enum { PARK_NONE, PARK_PARKED, PARK_TOKEN };
 // gp->note: where a G without a P sleeps. NOTE_CANCEL asks a cancellable wait to end early.
 enum { NOTE_NONE = 0, NOTE_SLEEPING = 1, NOTE_GRANTED = 2, NOTE_CANCEL = 4 };
 
+// gp->ready_as: why a G is put into a queue. NEW: never ran.
+enum ready_as { READY_WOKEN, READY_NEW, READY_PREEMPTED, READY_YIELDED };
+
 struct p;
 
 // sysmon: how often a running G is asked by signal, and asked again when the answer was "not here".
@@ -100,6 +103,15 @@ struct g {
 	uint32_t park;	    // PARK_*
 	uint32_t cpu;	    // where it ran last
 	uint8_t waitreason; // enum wait_reason, for reports
+	uint8_t ready_as;   // enum ready_as
+	int64_t retaken_at; // sysmon: until when it had the use of the P that was taken from it
+
+	// Policy fair. Written as the above; the weight by its thread alone, once it runs.
+	int64_t vtime;	    // virtual time, ns of a G of the ordinary weight
+	uint64_t queue_seq; // order in the heap among equals
+	uint32_t weight;    // 0: not placed yet
+	int64_t weigh_at, weigh_every;
+	int64_t charged; // ns in all, with the CPU time before it was a G; 0: none yet
 
 	// Parking lot (park.c). Protected by the lock of the bucket of waitaddr.
 	const void *waitaddr;  // what it is queued for; NULL: not queued
@@ -148,7 +160,7 @@ struct g {
 	uint64_t seq_seen;	// sysmon: P word at last look
 	int64_t stray_seen;	// sysmon: run_since of the stretch without a P last seen
 	int64_t stray_cpu;	// sysmon: CPU time at the last look at that stretch
-	int64_t signal_at;	// sysmon: when signal_pending was set
+	int64_t signal_at;	// when signal_pending was set
 	int64_t stray_waits;	// sysmon: how often it had blocked, or -1: not known
 	int64_t stray_asked;	// sysmon: when it was first asked to queue in that stretch, or 0
 	struct asking asking;	// sysmon: preemption signals to it in that stretch
@@ -164,7 +176,11 @@ struct p {
 	uint32_t schedtick;
 	uint32_t syscalltick;
 	int64_t slice_start; // ns; when the running slice began (inherited through runnext)
-	struct p *link;	     // sched.pidle
+	uint64_t
+		resched; // the word under which its holder is to make room for a G that has been woken, or 0
+	int64_t resched_at; // from then on
+	struct g *woke;	    // policy fair: woken last by its holder; a hint
+	struct p *link;	    // sched.pidle
 	uint32_t id;
 	uint32_t rand;
 
@@ -190,22 +206,35 @@ struct gqueue {
 	uint32_t size;
 };
 
+// heap.c: a priority queue of Gs.
+struct queued {
+	int64_t key;
+	struct g *gp;
+};
+struct heap {
+	struct queued *at; // [0] is the least
+	uint32_t n, cap;
+	uint64_t seq;
+};
+
 struct sched {
 	struct lock lock; // protects pidle, runq, gfree and resizing
 	uint32_t nprocs;  // GOMAXPROCS; read anywhere, written under lock
 	uint32_t npidle;
 	struct p *pidle;
-	struct gqueue runq; // size is read without the lock
+	struct gqueue runq; // size is read without the lock, and is that of fair's queue as well
 	struct g *gfree;
 	struct g *allgs; // pushed by CAS
 	uint32_t ngs;	 // live Gs
 	uint32_t goidgen;
+	uint32_t ngs_made;    // Gs that have memory; written under lock
 	int32_t demand;	      // Gs in run queues; counted after the put, so it may dip below 0
 	uint32_t nprocs_made; // Ps ever initialised
 	uint32_t active;      // enum phase
 	bool open;	      // no sysmon: nobody is kept waiting for a P
 	bool membarrier;      // the kernel has it
-	bool fenced; // entersyscall makes its own barrier: signals are being sent (preempt.c)
+	bool fenced;	  // entersyscall makes its own barrier: signals are being sent (preempt.c)
+	bool fence_holds; // every thread knows of it
 	int pid;
 	int64_t start_time;
 	struct p *allp; // MAX_PROCS, memory touched as used
@@ -216,17 +245,29 @@ extern struct sched sched;
 // enum phase: life of the process under the shim (HACKING.md, section 2).
 enum phase { PHASE_DORMANT, PHASE_ACTIVE, PHASE_OFF };
 
-// Who runs next. Both policies of design section 5 fit behind it. P is pinned by the caller.
+// Who runs next. P is pinned by the caller. What may be NULL is of no concern to policy go.
 struct policy {
 	const char *name;
+	bool global;						// enqueue has no use for a P
 	void (*enqueue)(struct p *pp, struct g *gp, bool next); // pp may be NULL: no P at hand
 	struct g *(*pick)(struct p *pp, bool *inherit);
 	bool (*empty)(void);	     // no G in any queue, as far as can be seen without locks
 	void (*drain)(struct p *pp); // a dying P gives its queue away
 	int64_t (*slice)(const struct g *gp);
-	bool (*preempts)(const struct g *woken, const struct g *running);
+
+	// May be NULL. charge: gp, the caller's own G, has run for ns until now. wakes: gp comes back from a wait, or is new, and
+	// is about to run or to be queued. credit: may it run without a P? victim: the P, and the word under which it is held, whose
+	// holder should make room for a G that has just been queued, at *ret_at at the earliest, or NULL.
+	// reserve, reset: memory for n Gs; the child of a fork has none.
+	void (*charge)(struct g *gp, int64_t ns, int64_t now);
+	void (*wakes)(struct g *gp, int64_t now);
+	bool (*credit)(const struct g *gp);
+	struct p *(*victim)(const struct g *woken, const struct g *self, int64_t now,
+			    uint64_t *ret_word, int64_t *ret_at);
+	bool (*reserve)(uint32_t n);
+	void (*reset)(void);
 };
-extern const struct policy policy_go;
+extern const struct policy policy_go, policy_fair;
 
 // modules.c: the modules that a walk over the stack has met and compared with their tables.
 enum { WALK_MODULES = 4 };

@@ -96,6 +96,34 @@ CASE(fair_8_busy)
 	share(8, SEC, 2);
 }
 
+/* Threads of two names work for two seconds; settings.py gives the names weights. All get on. */
+static atomic_long named_work[4];
+static atomic_bool named_end;
+
+static void *named(void *arg)
+{
+	int i = (int)(intptr_t)arg;
+
+	pthread_setname_np(pthread_self(), i % 2 ? "heavy" : "light");
+	while (!atomic_load(&named_end))
+		atomic_fetch_add(&named_work[i], 1);
+	return NULL;
+}
+
+CASE(named_shares)
+{
+	pthread_t t[4];
+
+	for (int i = 0; i < 4; i++)
+		t[i] = spawn(named, (void *)(intptr_t)i);
+	sleep_ns(2 * SEC);
+	atomic_store(&named_end, true);
+	for (int i = 0; i < 4; i++) {
+		join(t[i]);
+		CHECK(atomic_load(&named_work[i]) > 0);
+	}
+}
+
 /* sched_yield hands over: two threads take turns at a word, the waiter yielding. */
 static atomic_int turn;
 

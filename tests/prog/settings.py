@@ -220,6 +220,42 @@ def unseen_bursts():
 
 
 @check
+def policy_fair():
+    """Cases of all kinds under policy fair, which says so."""
+    want(figures("fair_64_busy", PREEMPT_POLICY="fair", PREEMPT_PROCS="2")["policy"] == "fair", "another policy")
+    for procs in ["1", "2", "4"]:
+        for case in ["seed_go114", "fair_8_busy", "sleep_among_busy", "yield_turns", "spin_flag", "cond_ping_pong_16",
+                     "cond_broadcast_64", "mutex_contend_64", "rwlock_mix", "sem_ping_pong", "barrier_16",
+                     "io_ping_pong", "blocked_read", "create_join", "fork_child_threads", "exit_64", "handler_locks"]:
+            passes(case, PREEMPT_POLICY="fair", PREEMPT_PROCS=procs, PREEMPT_QUANTUM="1ms",
+                   PREEMPT_FORCE_AFTER="10ms")
+
+
+@check
+def fair_weights():
+    """CPU time is shared by the weights of the threads' names, which they give themselves after they began."""
+    ratios = []
+    for procs in ["1", "2"]:
+        s = figures("named_shares", PREEMPT_POLICY="fair", PREEMPT_PROCS=procs, PREEMPT_QUANTUM="1ms",
+                    PREEMPT_FORCE_AFTER="1ms", PREEMPT_WEIGHTS="other:1,hea*:400")
+        run = {n: sum(t["run_ns"] for t in s["threads"] if t["name"] == n) for n in ["heavy", "light"]}
+        ratios.append(run["heavy"] / run["light"])
+    want(all(3.2 < r < 4.8 for r in ratios), f"heavy to light: {ratios}")
+
+
+@check
+def fair_wake_up():
+    """Who wakes up among busy threads, after less than its share, does not wait for their slices to end. Told by how many
+    slices the busy ones got meanwhile: times depend on what else the machine does."""
+    switches = {}
+    for policy in ["go", "fair"]:
+        s = figures("sleep_among_busy", PREEMPT_POLICY=policy, PREEMPT_PROCS="2", PREEMPT_QUANTUM="20ms",
+                    PREEMPT_FORCE_AFTER="1ms", PREEMPT_CREDIT="0")
+        switches[policy] = s["switches"]
+    want(switches["fair"] < switches["go"] * 0.6, f"switches: {switches}")
+
+
+@check
 def stats_names():
     """A thread's name with quotes and control characters does not break the JSON; a path that
     cannot be written is one line and no harm."""

@@ -152,6 +152,18 @@ START_TEST(bad_values)
 }
 END_TEST
 
+START_TEST(policies)
+{
+	struct read r = read_env("PREEMPT_POLICY=fair", NULL);
+
+	ck_assert_str_eq(r.err, "");
+	ck_assert_ptr_eq(config.policy, &policy_fair);
+	r = read_env("PREEMPT_POLICY=go", NULL);
+	ck_assert_str_eq(r.err, "");
+	ck_assert_ptr_eq(config.policy, &policy_go);
+}
+END_TEST
+
 START_TEST(message)
 {
 	struct read r = read_env("PREEMPT_QUANTUM=abc", NULL);
@@ -269,6 +281,7 @@ static void add(TCase *tc)
 	tcase_add_test(tc, defaults);
 	tcase_add_loop_test(tc, good_durations, 0, sizeof(durations) / sizeof(durations[0]));
 	tcase_add_loop_test(tc, bad_values, 0, sizeof(bad) / sizeof(bad[0]));
+	tcase_add_test(tc, policies);
 	tcase_add_test(tc, message);
 	tcase_add_test(tc, long_values);
 	tcase_add_test(tc, good_values);

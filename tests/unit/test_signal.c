@@ -15,6 +15,7 @@ static int handled;
 static void reset(void)
 {
 	unit_config();
+	sched.policy = config.policy;
 	g = (struct g){.status = G_RUNNING, .tid = os_gettid()};
 	g.prog_altstack.ss_flags = SS_DISABLE;
 	tls.g = tls.self = &g;

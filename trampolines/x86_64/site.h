@@ -27,7 +27,7 @@
 #define SITE_CALL_RBP 64
 #define SITE_CALL_SIZE 72
 
-#define SITE_DEMAND_OFFSET 72 // of demand in struct sched
+#define SITE_DEMAND_OFFSET 76 // of demand in struct sched
 
 // Numbers below this have a bit in site_gated: the call may block.
 #define SITE_NUMBERS 512

@@ -22,8 +22,13 @@ static void pause_(void)
 }
 
 /* Not inlined: one place for all of them, so the number is not constant. */
+#if __has_attribute(noipa)
+#define NOT_CLONED __attribute__((noipa))
+#else
+#define NOT_CLONED __attribute__((noinline))
+#endif
 extern const volatile unsigned char raw_site[];
-__attribute__((noipa)) static long raw(long nr, long a, long b, long c, long d)
+NOT_CLONED static long raw(long nr, long a, long b, long c, long d)
 {
 	register long r10 __asm__("r10") = d;
 	long r;

@@ -247,6 +247,25 @@ behind_\name:
 	step	step_call, syscall
 	wall	wall11
 
+	// Of the cave only bytes 47 to 54 are in reach.
+	.globl	cave_tail
+cave_tail:
+	.rept	55
+	nop
+	.endr
+	begin	spin_tail
+	.globl	site_of_spin_tail
+	.rept	59
+	inc	%eax
+	.endr
+site_of_spin_tail:
+1:	pause
+	dec	%rdi
+	jnz	1b
+	ret
+	end	spin_tail
+	wall	wall12
+
 	.data
 	.p2align 6
 	.globl	state_in, state_out, state_sp, state_damaged

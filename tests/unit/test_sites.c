@@ -4,10 +4,12 @@
 #include <dlfcn.h>
 #include <fcntl.h>
 #include <link.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unwind.h>
 
 #include "compiler.h"
@@ -44,24 +46,25 @@ static bool rewritten(const char *name)
 	return site(name)[0] == 0xeb;
 }
 
-// As loading.c would: one module with its table.
+// As loading.c would: one more module with its table.
 static void add_module(void)
 {
 	struct loaded_object object;
+	uint32_t h;
 
 	ck_assert_int_eq(modules_find_object(symbol("spin_plain"), &object), 0);
 	if (!modules)
 		modules = os_mmap(sizeof *modules);
-	memset(modules, 0, sizeof *modules);
-	module = &modules->v[0];
+	module = &modules->v[modules->n++];
 	module->start = (uintptr_t)object.map_start;
 	module->end = (uintptr_t)object.map_end;
 	module->by_id = true;
 	module->own = table;
 	module->table = &module->own;
 	module->state = TABLE_LOADED;
-	modules->n = 1;
-	modules->index[modules_hash(module->start) % MODULES_INDEX] = 1;
+	for (h = modules_hash(module->start); modules->index[h % MODULES_INDEX]; h++)
+		;
+	modules->index[h % MODULES_INDEX] = (uint16_t)modules->n;
 }
 
 static void load(void)
@@ -93,7 +96,7 @@ static void rewrite(void)
 	for (int quiet = 0; quiet < 50;) {
 		clock_now += 5000000;
 		sites_poll(clock_now);
-		quiet = module->sites == SITES_YOUNG || helper_calling() ? 0 : quiet + 1;
+		quiet = helper_calling() ? 0 : quiet + 1;
 		usleep(100);
 	}
 }
@@ -129,7 +132,8 @@ START_TEST(chosen)
 	ck_assert_mem_eq(site("spin_fall"), "\xf3\x90", 2);
 	ck_assert_mem_eq(site("spin_cross"), "\xf3\x90", 2);
 	ck_assert(rewritten("spin_differs"));
-	ck_assert_uint_eq(stats.spin_sites, 6);
+	ck_assert(rewritten("spin_tail"));
+	ck_assert_uint_eq(stats.spin_sites, 7);
 	// The first jump of the chain is a short one, too.
 	ck_assert_uint_eq(site("spin_chain")[2 + (int8_t)site("spin_chain")[1]], 0xeb);
 	for (int i = 0; i < 2; i++) { // without demand, and with
@@ -167,6 +171,52 @@ START_TEST(counted)
 		(uintptr_t)__builtin_frame_address(0) - 1000; // nor on a stack with so little room
 	call("spin_plain", 100);
 	ck_assert_uint_eq(stats.spin_yields, 0);
+}
+END_TEST
+
+// Whose slice is over stops at the next PAUSE, not at the 24th, but for a while with locks held: in our text no signal stops it.
+START_TEST(asked_to_yield)
+{
+	rewrite();
+	become();
+	sched.demand = 1;
+	self.preempt = true;
+	self.locks = 1;
+	call("spin_plain", 1);
+	ck_assert(self.preempt);
+	ck_assert_uint_eq(tls.pauses, 1);
+	self.grace_over = true;
+	call("spin_plain", 1);
+	ck_assert(!self.preempt);
+	ck_assert_uint_eq(stats.preempt_cooperative, 1);
+	ck_assert_uint_eq(tls.pauses, 1);
+}
+END_TEST
+
+// A fork that is an instruction of the program tells nobody: the child has a copy of the G, and of the Gs that wait. It does not
+// wait for these.
+START_TEST(forked_unseen)
+{
+	int status;
+	pid_t pid;
+
+	rewrite();
+	become();
+	sched.demand = 1;
+	ck_assert(sites_here());
+	pid = fork();
+	if (pid == 0) {
+		if (sites_here())
+			_exit(1);
+		self.preempt = true;
+		call("spin_plain", 100);
+		if (!self.preempt || stats.spin_yields)
+			_exit(2);
+		sites_poll(clock_now); // a sysmon of its own: it is no copy any more
+		_exit(sites_here() ? 0 : 3);
+	}
+	ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+	ck_assert_int_eq(status, 0);
 }
 END_TEST
 
@@ -209,6 +259,79 @@ START_TEST(cave_in_use)
 	rewrite();
 	ck_assert_mem_eq(site("spin_inside"), "\xf3\x90", 2);
 	ck_assert(rewritten("spin_plain"));
+}
+END_TEST
+
+// A cave that is in use where we would have written to, although not at its beginning.
+START_TEST(cave_tail_in_use)
+{
+	uint8_t *p = symbol("cave_tail");
+	void *page = (void *)((uintptr_t)p & -(uintptr_t)4096);
+
+	ck_assert_int_eq(mprotect(page, 4096, PROT_READ | PROT_WRITE), 0);
+	p[51] = 0x55;
+	ck_assert_int_eq(mprotect(page, 4096, PROT_READ | PROT_EXEC), 0);
+	rewrite();
+	ck_assert_uint_eq(p[51], 0x55);
+	ck_assert_mem_eq(site("spin_tail"), "\xf3\x90", 2);
+	ck_assert(rewritten("spin_plain"));
+}
+END_TEST
+
+// A cave that somebody has used since it was chosen: no jump leads there.
+START_TEST(cave_used_meanwhile)
+{
+	struct text_patch cave = {
+		.at = (uintptr_t)symbol("cave_inside"), .size = 2, .was = {1, 2}, .is = {3, 4}};
+	struct text_patch jump = {.at = (uintptr_t)site("spin_inside"),
+				  .size = 2,
+				  .was = {0xf3, 0x90},
+				  .is = {0xeb, 0}};
+	bool never = false;
+	struct text_order order = {.start = module->start,
+				   .end = module->end,
+				   .pid = getpid(),
+				   .v = {&cave, &jump},
+				   .n = {1, 1},
+				   .stop = &never};
+
+	ck_assert_int_eq(text_write(&order), -ESTALE);
+	ck_assert_mem_eq(site("spin_inside"), "\xf3\x90", 2);
+}
+END_TEST
+
+// Is the memory there locked? By the kernel's own word.
+static bool locked(const void *p)
+{
+	uintptr_t at = (uintptr_t)p, start, end;
+	bool inside = false, yes = false;
+	FILE *f = fopen("/proc/self/smaps", "r");
+	char line[512];
+
+	while (fgets(line, sizeof line, f)) {
+		if (sscanf(line, "%lx-%lx ", &start, &end) == 2)
+			inside = at >= start && at < end;
+		else if (inside && strncmp(line, "VmFlags:", 8) == 0)
+			yes = strstr(line, " lo") != NULL;
+	}
+	fclose(f);
+	return yes;
+}
+
+// Text that is locked in memory stays so, and what is not locked does not become so.
+START_TEST(locked_text)
+{
+	uintptr_t page = (uintptr_t)site("spin_plain") & -(uintptr_t)4096;
+
+	if (mlock((void *)page, 4096) < 0)
+		return; // not allowed
+	ck_assert(locked(site("spin_plain")));
+	rewrite();
+	ck_assert(rewritten("spin_plain"));
+	ck_assert(locked(site("spin_plain")));
+	ck_assert(rewritten("step_call"));
+	ck_assert((uintptr_t)site("step_call") / 4096 != page / 4096);
+	ck_assert(!locked(site("step_call")));
 }
 END_TEST
 
@@ -286,6 +409,51 @@ START_TEST(unloaded)
 		ck_assert_uint_eq(slots[2].back, third);
 		ck_assert_uint_eq(slots[7].back, 0);
 	}
+}
+END_TEST
+
+// A module that is gone for good when its instructions were about to be written: others get their turn.
+START_TEST(gone)
+{
+	void *place = (void *)module->start;
+	size_t size = module->end - module->start;
+
+	modules_unload(true);
+	rewrite(); // planned, not written
+	dlclose(plugin);
+	modules_unload(false);
+	ck_assert(mmap(place, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE,
+		       -1, 0) == place);
+	rewrite();
+	load();
+	add_module();
+	ck_assert_ptr_ne((void *)module->start, place);
+	rewrite();
+	ck_assert(rewritten("spin_plain"));
+}
+END_TEST
+
+// The process that writes is killed: it is said to write no longer, and the next one does the work.
+START_TEST(killed)
+{
+	cpu_set_t one;
+	int64_t before;
+
+	CPU_ZERO(&one); // the other process does not run before we have killed it, mostly
+	CPU_SET(sched_getcpu(), &one);
+	sched_setaffinity(0, sizeof one, &one);
+	while (!helper_calling()) {
+		clock_now += 5000000;
+		sites_poll(clock_now);
+	}
+	helper_leave();
+	before = os_nanotime();
+	sites_settle();
+	ck_assert_int_lt(os_nanotime() - before, 500000000);
+	helper_stay();
+	rewrite();
+	ck_assert(rewritten("spin_plain"));
+	ck_assert(rewritten("step_call"));
 }
 END_TEST
 
@@ -427,6 +595,7 @@ END_TEST
 static struct {
 	uintptr_t lo, hi, cfa; // the function that is stepped through
 	unsigned steps, ours, lost;
+	uintptr_t least, most; // of the stack pointer in our text
 	bool found, caller;
 } walk;
 
@@ -461,8 +630,12 @@ static void on_step(int sig, siginfo_t *info, void *context)
 	if (pc >= (uintptr_t)__executable_start && pc < (uintptr_t)etext) {
 		bool stub = pc - text < SITE_DISTANCE;
 
+		uintptr_t sp = (uintptr_t)uc->uc_mcontext.gregs[REG_RSP];
+
 		// A call of the C library from the core would be none of ours.
 		walk.ours += stub;
+		walk.least = walk.least && walk.least < sp ? walk.least : sp;
+		walk.most = walk.most > sp ? walk.most : sp;
 		walk.found = walk.caller = false;
 		_Unwind_Backtrace(frame, NULL);
 		if (!walk.found || !walk.caller)
@@ -505,21 +678,46 @@ START_TEST(unwound)
 }
 END_TEST
 
+// Runtimes with small stacks of their own have some hundred bytes left where they spin or call the kernel: Go 800 in what is not
+// to grow the stack.
+START_TEST(stack_needed)
+{
+	rewrite();
+	become();
+	stack_is(0, 0); // a coroutine's
+	sched.demand = 1;
+	tls.pauses = 1000;
+	self.preempt = true;
+	step_through("step_pause", -1);
+	ck_assert_uint_le(walk.most - walk.least, 400);
+	step_through("step_call", SYS_futex);
+	ck_assert_uint_le(walk.most - walk.least, 400);
+}
+END_TEST
+
 static void add(TCase *tc)
 {
 	tcase_add_checked_fixture(tc, setup, NULL);
 	tcase_add_test(tc, chosen);
 	tcase_add_test(tc, counted);
+	tcase_add_test(tc, asked_to_yield);
+	tcase_add_test(tc, forked_unseen);
 	tcase_add_test(tc, not_with_sample);
 	tcase_add_test(tc, differs);
 	tcase_add_test(tc, cave_in_use);
+	tcase_add_test(tc, cave_tail_in_use);
+	tcase_add_test(tc, cave_used_meanwhile);
+	tcase_add_test(tc, locked_text);
 	tcase_add_test(tc, not_from_a_file);
 	tcase_add_test(tc, maps_as_before);
 	tcase_add_test(tc, unloaded);
+	tcase_add_test(tc, gone);
+	tcase_add_test(tc, killed);
 	tcase_add_test(tc, unloading);
 	tcase_add_test(tc, executed);
 	tcase_add_test(tc, kept);
 	tcase_add_test(tc, unwound);
+	tcase_add_test(tc, stack_needed);
 }
 
 int main(void)

@@ -131,6 +131,9 @@ START_TEST(chosen)
 	ck_assert_mem_eq(site("critical_spin"), "\xf3\x90", 2);
 	ck_assert_mem_eq(site("spin_fall"), "\xf3\x90", 2);
 	ck_assert_mem_eq(site("spin_cross"), "\xf3\x90", 2);
+	ck_assert_mem_eq(site("spin_zeros"), "\xf3\x90", 2);
+	ck_assert_mem_eq(site("spin_mentioned"), "\xf3\x90", 2);
+	ck_assert_mem_eq(site("call_mentioned"), "\x0f\x05", 2);
 	ck_assert(rewritten("spin_differs"));
 	ck_assert(rewritten("spin_tail"));
 	ck_assert_uint_eq(stats.spin_sites, 7);

@@ -52,14 +52,15 @@ static bool may_stop(const struct g *gp)
 static struct {
 	int64_t until; // ns; no yields before
 	uint32_t level;
-	uint32_t quick; // yields since the last long one
+	uint32_t quick;	  // yields since the last long one
+	uint64_t waiting; // slices that ended at a PAUSE
 } hold;
 
 // Slices that were used up so far: by threads that compute. (Time alone says little on a machine with other load.)
 static uint64_t slices(void)
 {
 	return load_relaxed(&stats.preempt_async) + load_relaxed(&stats.preempt_forced) +
-	       load_relaxed(&stats.preempt_cooperative);
+	       load_relaxed(&stats.preempt_cooperative) - load_relaxed(&hold.waiting);
 }
 
 // used: slices used up meanwhile.
@@ -100,6 +101,7 @@ void site_waits(void)
 	// Its slice is over. No signal would stop it: most of the time it is in our text, where none does.
 	if (unlikely(load_relaxed(&gp->preempt)) && (gp->locks <= 0 || gp->grace_over) &&
 	    may_stop(gp)) {
+		count_relaxed(&hold.waiting, 1); // who waits has not computed
 		preempt_check_slow(gp);
 		return;
 	}

@@ -146,9 +146,30 @@ static uintptr_t room(struct plan *p, uint32_t row, uintptr_t from, uint32_t siz
 	return filling(lo, len) >= at + size - lo ? at : 0;
 }
 
-// Caves with such room, the next ones on both sides in turn.
-static uint32_t caves_near(struct plan *p, uintptr_t from, uint32_t size, uint32_t rows[NEAREST],
-			   uintptr_t at[NEAREST])
+// The same for a long jump to target that is there already, from a plan that was broken off.
+static uintptr_t holds(const struct plan *p, uint32_t row, uintptr_t from, uintptr_t target)
+{
+	uintptr_t lo = p->bias + table_row_start(p->t, row);
+	uint64_t len = table_row_start(p->t, row + 1) - table_row_start(p->t, row);
+	uint8_t bytes[CAVE_MAX];
+	int32_t distance;
+
+	len = len < CAVE_MAX ? len : CAVE_MAX;
+	if (memory_read(lo, bytes, len) < 0)
+		return 0;
+	for (uint64_t i = 0; i + JMP_LONG <= len; i++) {
+		memcpy(&distance, bytes + i + 1, sizeof distance);
+		if (bytes[i] == 0xe9 &&
+		    lo + i + JMP_LONG + (uintptr_t)(intptr_t)distance == target &&
+		    (intptr_t)(lo + i - from) >= -128 && (intptr_t)(lo + i - from) <= 127)
+			return lo + i;
+	}
+	return 0;
+}
+
+// Caves with such room, or with a jump to target, the next ones on both sides in turn.
+static uint32_t caves_near(struct plan *p, uintptr_t from, uint32_t size, uintptr_t target,
+			   uint32_t rows[NEAREST], uintptr_t at[NEAREST])
 {
 	const struct table_row *here = table_find(p->t, from - 1 - p->bias);
 	uint32_t n = 0, up, down;
@@ -163,14 +184,16 @@ static uint32_t caves_near(struct plan *p, uintptr_t from, uint32_t size, uint32
 		    (intptr_t)(p->bias + table_row_start(p->t, up + 1) - from) <= 127) {
 			more = true;
 			if (p->t->rows[++up].flags & TABLE_CAVE &&
-			    (at[n] = room(p, up, from, size)) != 0)
+			    (at[n] = target ? holds(p, up, from, target)
+					    : room(p, up, from, size)) != 0)
 				rows[n++] = up;
 		}
 		if (n < NEAREST && down > 0 &&
 		    (intptr_t)(p->bias + table_row_start(p->t, down) - from) > -128) {
 			more = true;
 			if (p->t->rows[--down].flags & TABLE_CAVE &&
-			    (at[n] = room(p, down, from, size)) != 0)
+			    (at[n] = target ? holds(p, down, from, target)
+					    : room(p, down, from, size)) != 0)
 				rows[n++] = down;
 		}
 	}
@@ -197,14 +220,16 @@ static uintptr_t way(struct plan *p, uintptr_t from, uintptr_t target, int hops)
 
 	if (p->ncaves + HOPS > sizeof p->caves / sizeof *p->caves)
 		return 0;
-	n = caves_near(p, from, JMP_LONG, rows, at);
+	if (caves_near(p, from, JMP_LONG, target, rows, at))
+		return at[0];
+	n = caves_near(p, from, JMP_LONG, 0, rows, at);
 	if (n) {
 		*taken(p, rows[0]) =
 			(uint8_t)(at[0] + JMP_LONG - p->bias - table_row_start(p->t, rows[0]));
 		put(p, at[0], JMP_LONG, target);
 		return at[0];
 	}
-	n = hops > 1 ? caves_near(p, from, JMP_SHORT, rows, at) : 0;
+	n = hops > 1 ? caves_near(p, from, JMP_SHORT, 0, rows, at) : 0;
 	for (uint32_t i = 0; i < n; i++) {
 		uint8_t *used = taken(p, rows[i]), before = *used;
 		uintptr_t next;

@@ -251,6 +251,33 @@ START_TEST(gone)
 }
 END_TEST
 
+// The process that writes was killed between caves and sites: the jumps that are there are used.
+START_TEST(broken_off)
+{
+	struct text_patch jump = {
+		.at = (uintptr_t)site("spin_plain"), .size = 2, .is = {0xf3, 0x90}};
+	bool never = false;
+	struct text_order order = {.start = module->start,
+				   .end = module->end,
+				   .pid = getpid(),
+				   .v = {NULL, &jump},
+				   .n = {0, 1},
+				   .stop = &never};
+
+	rewrite();
+	memcpy(jump.was, site("spin_plain"), 2);
+	ck_assert_int_eq(text_write(&order), 0);
+	ck_assert(!rewritten("spin_plain"));
+	module->sites = SITES_NEW;
+	rewrite();
+	ck_assert_mem_eq(site("spin_plain"), jump.was, 2);
+	become();
+	sched.demand = 1;
+	call("spin_plain", 5);
+	ck_assert_uint_eq(tls.pauses, 5);
+}
+END_TEST
+
 // The process that writes is killed: it is said to write no longer, and the next one does the work.
 START_TEST(killed)
 {
@@ -470,6 +497,7 @@ static void add(TCase *tc)
 	tcase_add_test(tc, cave_tail_in_use);
 	tcase_add_test(tc, unloaded);
 	tcase_add_test(tc, gone);
+	tcase_add_test(tc, broken_off);
 	tcase_add_test(tc, killed);
 	tcase_add_test(tc, unloading);
 	tcase_add_test(tc, kept);

@@ -426,7 +426,7 @@ def valgrind():
     with tempfile.TemporaryDirectory() as cache:
         env = dict(os.environ, LD_PRELOAD=LIB, PREEMPT_PROCS="1", PREEMPT_QUANTUM="100us",
                    PREEMPT_CACHE_DIR=cache, PROGS_TIMEOUT="100")
-        p = subprocess.run(["valgrind", "-q", "--tool=none", PROGS, "fair_64_busy"], env=env, text=True,
+        p = subprocess.run(["valgrind", "-q", "--tool=none", PROGS, "mutex_contend_64"], env=env, text=True,
                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     want((p.returncode, p.stdout) == (0, "OK\n"), f"ended with {p.returncode}, {p.stdout!r}")
 

@@ -170,6 +170,23 @@ START_TEST(counted)
 }
 END_TEST
 
+// Who runs on credit has no P to give away, and goes on until sysmon says that the credit is used up.
+START_TEST(on_credit)
+{
+	rewrite();
+	become();
+	store_relaxed(&sched.active, PHASE_ACTIVE);
+	sched.demand = 1;
+	call("spin_plain", 100);
+	ck_assert_uint_eq(stats.spin_yields, 0);
+	ck_assert_int_eq(self.status, G_RUNNING);
+	self.preempt = true;
+	call("spin_plain", 100); // the P idles: it takes it
+	ck_assert_uint_gt(stats.spin_yields, 0);
+	ck_assert_ptr_nonnull(self.p);
+}
+END_TEST
+
 START_TEST(not_with_sample)
 {
 	config.spin = SPIN_SAMPLE;
@@ -510,6 +527,7 @@ static void add(TCase *tc)
 	tcase_add_checked_fixture(tc, setup, NULL);
 	tcase_add_test(tc, chosen);
 	tcase_add_test(tc, counted);
+	tcase_add_test(tc, on_credit);
 	tcase_add_test(tc, not_with_sample);
 	tcase_add_test(tc, differs);
 	tcase_add_test(tc, cave_in_use);

@@ -199,6 +199,24 @@ START_TEST(not_with_sample)
 }
 END_TEST
 
+// Our own text is left alone, whatever the file is called.
+START_TEST(not_ours)
+{
+	bool stop = false;
+	struct loaded_object object;
+	struct text_patch patch = {.at = (uintptr_t)text_write, .size = 2};
+	struct text_order order = {.pid = getpid(), .v = {&patch}, .n = {1}, .stop = &stop};
+
+	ck_assert_int_eq(modules_find_object((void *)text_write, &object), 0);
+	order.start = (uintptr_t)object.map_start;
+	order.end = (uintptr_t)object.map_end;
+	memcpy(patch.was, (const void *)text_write, 2);
+	memcpy(patch.is, patch.was, 2);
+	ck_assert_int_eq(text_write(&order), -EPERM);
+	ck_assert_uint_eq(order.pages, 0);
+}
+END_TEST
+
 // Somebody else has been there.
 START_TEST(differs)
 {
@@ -529,6 +547,7 @@ static void add(TCase *tc)
 	tcase_add_test(tc, counted);
 	tcase_add_test(tc, on_credit);
 	tcase_add_test(tc, not_with_sample);
+	tcase_add_test(tc, not_ours);
 	tcase_add_test(tc, differs);
 	tcase_add_test(tc, cave_in_use);
 	tcase_add_test(tc, not_from_a_file);

@@ -200,6 +200,11 @@ static inline void deep_leave(struct g *gp)
 	exitsyscall(gp);
 }
 
+// --- sleepers.c -------------------------------------------------------------------------------
+enum { RETAKE_AFTER = 20000 };	     // ns in one system call; Go's sysmon tick
+struct p *p_of_sleeper(int64_t now); // of a G in a long system call, pinned, or NULL; critical > 0
+int64_t in_syscall_since(struct p *pp, uint64_t word, int64_t now); // as far as has been seen
+
 // --- sysmon.c ---------------------------------------------------------------------------------
 int sysmon_start(void);	   // 0 or -errno
 bool sysmon_stop(void);	   // false: it is not there

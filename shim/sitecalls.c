@@ -45,6 +45,16 @@ static bool may_stop(const struct g *gp)
 	       here - tls.stack_lo >= ROOM && tls.stack_lo && sites_here();
 }
 
+// Has it no P? Then it has nothing to hand on, and sysmon sees to it that it does not spin for long. Would it queue
+// all the same, then with the locks it holds, so that more threads spin, and queue: of 32 threads of MariaDB, hardly one
+// of which waited for a P otherwise, 6000 did each second.
+static bool on_credit(const struct g *gp)
+{
+	const struct p *pp = gp->p;
+
+	return !pp || load_relaxed(&pp->word) != (gp->pseq | P_RUNNING);
+}
+
 // A yield gives a whole slice away. Where the others are spinners themselves each is back in no time; but a thread that computes
 // keeps the P for its slice, and who waited 1 us for a lock gets on 10 ms later. Measured: teams of libgomp's beside three
 // busy threads made a hundredth of their rounds. So when yields have taken long, nobody yields for a time that is long compared
@@ -110,7 +120,7 @@ void site_waits(void)
 	if (gp->locks > 0 && tls.pauses < PATIENCE * HOLDER)
 		return;
 	tls.pauses = 0;
-	if (!may_stop(gp))
+	if (!may_stop(gp) || on_credit(gp))
 		return;
 	now = os_nanotime();
 	if (now < load_relaxed(&hold.until))

@@ -189,11 +189,15 @@ struct p {
 	struct g *runnext; // readied by the running G; runs next and inherits its slice
 	struct g *runq[RUNQ_SIZE];
 
+	// sleepers.c: seen in the system call after so many, held under word, at this time first. Hints; any thread.
+	struct {
+		uint32_t tick;
+		uint64_t word;
+		int64_t when;
+	} seen;
+
 	// sysmon's notes.
 	struct {
-		uint32_t syscalltick;
-		uint64_t syscallword;
-		int64_t syscallwhen;
 		int64_t slice_start; // these notes are of the slice that began then
 		struct asking asking;
 		bool requested, spared;

@@ -94,6 +94,23 @@ START_TEST(counted)
 }
 END_TEST
 
+// Who runs on credit has no P to give away, and goes on until sysmon says that the credit is used up.
+START_TEST(on_credit)
+{
+	rewrite();
+	become();
+	store_relaxed(&sched.active, PHASE_ACTIVE);
+	sched.demand = 1;
+	call("spin_plain", 100);
+	ck_assert_uint_eq(stats.spin_yields, 0);
+	ck_assert_int_eq(self.status, G_RUNNING);
+	self.preempt = true;
+	call("spin_plain", 100); // the P idles: it takes it
+	ck_assert_uint_gt(stats.spin_yields, 0);
+	ck_assert_ptr_nonnull(self.p);
+}
+END_TEST
+
 // Whose slice is over stops at the next PAUSE, not at the 24th, but for a while with locks held: in our text no signal stops it.
 START_TEST(asked_to_yield)
 {
@@ -149,6 +166,24 @@ START_TEST(not_with_sample)
 	config.spin = SPIN_OFF;
 	rewrite();
 	ck_assert_mem_eq(site("spin_plain"), "\xf3\x90", 2);
+}
+END_TEST
+
+// Our own text is left alone, whatever the file is called.
+START_TEST(not_ours)
+{
+	bool stop = false;
+	struct loaded_object object;
+	struct text_patch patch = {.at = (uintptr_t)text_write, .size = 2};
+	struct text_order order = {.pid = getpid(), .v = {&patch}, .n = {1}, .stop = &stop};
+
+	ck_assert_int_eq(modules_find_object((void *)text_write, &object), 0);
+	order.start = (uintptr_t)object.map_start;
+	order.end = (uintptr_t)object.map_end;
+	memcpy(patch.was, (const void *)text_write, 2);
+	memcpy(patch.is, patch.was, 2);
+	ck_assert_int_eq(text_write(&order), -EPERM);
+	ck_assert_uint_eq(order.pages, 0);
 }
 END_TEST
 
@@ -489,9 +524,11 @@ static void add(TCase *tc)
 	tcase_add_checked_fixture(tc, setup, NULL);
 	tcase_add_test(tc, chosen);
 	tcase_add_test(tc, counted);
+	tcase_add_test(tc, on_credit);
 	tcase_add_test(tc, asked_to_yield);
 	tcase_add_test(tc, forked_unseen);
 	tcase_add_test(tc, not_with_sample);
+	tcase_add_test(tc, not_ours);
 	tcase_add_test(tc, differs);
 	tcase_add_test(tc, cave_in_use);
 	tcase_add_test(tc, cave_tail_in_use);

@@ -613,3 +613,25 @@ void env_help(struct text *out)
 		text_printf(out, "\n");
 	}
 }
+
+bool env_setting(int i, struct setting_info *ret)
+{
+	const struct setting *set = &settings[i];
+
+	if (i < 0 || i >= NSETTINGS)
+		return false;
+	*ret = (struct setting_info){
+		.name = set->name,
+		.arg = set->arg,
+		.range = set->range,
+		.help = set->help,
+		.def = default_text(set),
+		.is_switch = set->type == SWITCH,
+	};
+	return true;
+}
+
+const char *env_check(int i, const char *value)
+{
+	return i < 0 || i >= NSETTINGS ? "not a setting" : parse(&settings[i], value);
+}

@@ -41,6 +41,13 @@ void throw(const char *why) __attribute__((noreturn));
 // bad or unknown settings; each has been logged in one line.
 int env_read(const char *(*getenv_fn)(const char *), char **environ);
 void env_help(struct text *out);
+// For the command, which makes an option of each setting.
+struct setting_info {
+	const char *name, *arg, *range, *help, *def;
+	bool is_switch;
+};
+bool env_setting(int i, struct setting_info *ret); // false: there is no setting i
+const char *env_check(int i, const char *value);   // NULL, or what value is not; writes to config
 
 // --- cgroup.c ---------------------------------------------------------------------------------
 // CPUs that the cgroup quota (v2 cpu.max, v1 cpu.cfs_quota_us) allows, rounded up; 0: no limit.

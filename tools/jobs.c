@@ -30,15 +30,6 @@ enum {
 
 extern char **environ;
 
-static void *must(void *p)
-{
-	if (!p) {
-		fputs("preempt: out of memory\n", stderr);
-		exit(EXIT_FAILED);
-	}
-	return p;
-}
-
 void job_fail(struct job *job, const char *why)
 {
 	free(job->why);

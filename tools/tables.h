@@ -5,9 +5,8 @@
 #include <stdbool.h>
 #include <stdio.h>
 
+#include "command.h"
 #include "shim.h"
-
-enum { EXIT_FAILED = 125 };
 
 enum job_state {
 	JOB_TODO,
@@ -61,6 +60,6 @@ void coverage_json(FILE *out, const struct jobs *jobs);
 
 // --- tables.c ---------------------------------------------------------------------------------------------
 int cmd_tables(int argc, char **argv);
-void tables_help(void);
+void tables_help(FILE *out);
 // Before `preempt run` starts command with library: build what is missing. Never fails.
 void tables_before_run(const char *command, const char *library);

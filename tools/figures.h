@@ -1,0 +1,18 @@
+// figures.h: what PREEMPT_STATS says of the processes of one run (figures.c), for stat.c.
+
+#pragma once
+
+#include "command.h"
+
+struct figures {
+	json_t *processes; // array of the objects, by pid; those with threads first
+	json_t *total;	   // one flat object, "preempt.async": the keys of all processes together
+	size_t threaded;   // processes that had threads
+	size_t damaged;	   // files that are no figures
+};
+
+// All files in dir, which are removed.
+void figures_read(struct figures *f, const char *dir);
+void figures_free(struct figures *f);
+double figures_get(const json_t *flat, const char *key); // 0 if there is none
+const char *figures_name(const json_t *process);	 // of its first thread, or "?"

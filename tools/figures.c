@@ -174,16 +174,56 @@ static void add_up(struct figures *f, json_t **v, size_t n)
 	json_decref(most);
 }
 
-void figures_read(struct figures *f, const char *path)
+// --- the directory ----------------------------------------------------------------------------------------
+
+enum { PATH_ROOM = 200 };
+
+static char directory[PATH_ROOM];
+static pid_t owner;
+
+static void remove_directory(void)
 {
-	DIR *dir = opendir(path);
+	struct figures late; // of processes that outlived the command
+
+	if (getpid() != owner)
+		return;
+	if (rmdir(directory) == 0 || errno != ENOTEMPTY)
+		return;
+	figures_read(&late);
+	figures_free(&late);
+	rmdir(directory);
+}
+
+const char *figures_pattern(void)
+{
+	static char pattern[PATH_ROOM + 4];
+	const char *tmp = getenv("TMPDIR");
+
+	if (directory[0])
+		return pattern;
+	// PREEMPT_STATS has no way to quote a %, and not much room.
+	if (!tmp || tmp[0] != '/' || strchr(tmp, '%') || strlen(tmp) > PATH_ROOM - 40 ||
+	    access(tmp, W_OK) != 0)
+		tmp = "/tmp";
+	snprintf(directory, sizeof directory, "%s/preempt-stat.XXXXXX", tmp);
+	if (!mkdtemp(directory))
+		die("no directory for the figures in %s: %s; set TMPDIR", tmp, strerror(errno));
+	owner = getpid();
+	atexit(remove_directory);
+	snprintf(pattern, sizeof pattern, "%s/%%p", directory);
+	return pattern;
+}
+
+void figures_read(struct figures *f)
+{
+	DIR *dir = opendir(directory);
 	json_t **v = NULL;
 	struct dirent *e;
 	size_t n = 0;
 
 	*f = (struct figures){.processes = must(json_array()), .total = must(json_object())};
 	if (!dir)
-		die("%s: %s", path, strerror(errno));
+		die("%s: %s", directory, strerror(errno));
 	while ((e = readdir(dir))) {
 		json_t *one;
 

@@ -11,8 +11,10 @@ struct figures {
 	size_t damaged;	   // files that are no figures
 };
 
-// All files in dir, which are removed.
-void figures_read(struct figures *f, const char *dir);
+// PREEMPT_STATS for the programs to run: files in a directory of ours, which is made, and removed at exit.
+const char *figures_pattern(void);
+// What the processes left there so far; it is removed.
+void figures_read(struct figures *f);
 void figures_free(struct figures *f);
 double figures_get(const json_t *flat, const char *key); // 0 if there is none
 const char *figures_name(const json_t *process);	 // of its first thread, or "?"

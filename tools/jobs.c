@@ -223,6 +223,12 @@ static void add_listed(struct jobs *jobs, FILE *list)
 		const char *path = path_in_line(line);
 		struct elf_file elf;
 
+		if (!path && strstr(line, " => not found")) {
+			jobs->missing++;
+			line[strcspn(line, "=") - 1] = 0;
+			snprintf(jobs->first_missing, sizeof jobs->first_missing, "%s",
+				 line + strspn(line, "\t "));
+		}
 		if (path && !open_elf(path, &elf))
 			add_elf(jobs, path, &elf, false);
 	}
@@ -232,20 +238,25 @@ static void add_listed(struct jobs *jobs, FILE *list)
 // Errors are not told: the program's start will, and no table is lost but those.
 static void add_needed(struct jobs *jobs, const char *path, const char *linker)
 {
-	char *argv[] = {(char *)linker, (char *)"--list", (char *)path, NULL};
+	// $ORIGIN in a run path is the place of the file, not of a link to it.
+	char *real = realpath(path, NULL);
+	char *argv[] = {(char *)linker, (char *)"--list", real ? real : (char *)path, NULL};
 	posix_spawn_file_actions_t actions;
 	int fds[2], status, r;
 	FILE *list;
 	pid_t pid;
 
-	if (pipe2(fds, O_CLOEXEC) != 0)
+	if (pipe2(fds, O_CLOEXEC) != 0) {
+		free(real);
 		return;
+	}
 	if (posix_spawn_file_actions_init(&actions) != 0 ||
 	    posix_spawn_file_actions_addopen(&actions, 2, "/dev/null", O_WRONLY, 0) != 0 ||
 	    posix_spawn_file_actions_adddup2(&actions, fds[1], 1) != 0)
 		must(NULL);
 	r = posix_spawn(&pid, linker, &actions, NULL, argv, environ);
 	posix_spawn_file_actions_destroy(&actions);
+	free(real);
 	close(fds[1]);
 	list = fdopen(fds[0], "r");
 	if (r == 0 && list)
@@ -291,8 +302,7 @@ void jobs_add(struct jobs *jobs, const char *path, unsigned flags)
 
 // --- commands ---------------------------------------------------------------------------------------------
 
-// As execvp finds it. Fails when there is none.
-static bool find_command(const char *name, char ret_path[PATH_MAX])
+bool find_command(const char *name, char ret_path[PATH_MAX])
 {
 	const char *dir = getenv("PATH"), *end;
 	struct stat st;
@@ -310,8 +320,7 @@ static bool find_command(const char *name, char ret_path[PATH_MAX])
 	}
 }
 
-// The program that runs a script, also by way of env. False: it is no script.
-static bool script_interpreter(const char *path, char ret_path[PATH_MAX])
+bool script_interpreter(const char *path, char ret_path[PATH_MAX])
 {
 	char line[256], *word, *next, *save;
 	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);

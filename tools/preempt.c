@@ -7,7 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "tables.h"
+#include "doctor.h"
 
 const char *argp_program_version = "preempt " PREEMPT_VERSION;
 
@@ -24,6 +24,8 @@ static const struct verb {
 	 "the same, then print what the scheduler did"},
 	{"compare", cmd_compare, compare_help, "[OPTION...] [--] COMMAND [ARG...]",
 	 "run COMMAND with and without, say whether it helps"},
+	{"doctor", cmd_doctor, doctor_help, "[OPTION...] [--] [COMMAND]",
+	 "say what the library will do to COMMAND here"},
 	{"tables", cmd_tables, tables_help, "build|check|dump [OPTION...] FILE...",
 	 "tables of safe points of programs and libraries"},
 };
@@ -114,6 +116,8 @@ int main(int argc, char **argv)
 		puts(argp_program_version);
 		return finish_output(0);
 	}
+	if (strcmp(name, DOCTOR_TRIAL) == 0)
+		return doctor_trial();
 	fprintf(stderr,
 		"preempt: '%s' is not a command; try 'preempt help', or 'preempt run %s' "
 		"to run a program\n",

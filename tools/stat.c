@@ -6,13 +6,11 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <sys/wait.h>
-#include <unistd.h>
 
 #include "figures.h"
 
-enum { OPT_JSON = 256, MAX_RUNS = 1000, PATH_ROOM = 200 };
+enum { OPT_JSON = 256, MAX_RUNS = 1000 };
 
 struct stat_options {
 	struct launch launch;
@@ -92,44 +90,6 @@ void stat_help(FILE *out)
 {
 	argp_help(stat_argp(), out, ARGP_HELP_STD_HELP & ~ARGP_HELP_EXIT_OK,
 		  (char *)"preempt stat");
-}
-
-// --- where the processes write ----------------------------------------------------------------------------
-
-static char directory[PATH_ROOM];
-static pid_t owner;
-
-static void remove_directory(void)
-{
-	struct figures left;
-
-	if (!directory[0] || getpid() != owner)
-		return;
-	if (rmdir(directory) != 0 && errno == ENOTEMPTY) { // something came late
-		figures_read(&left, directory);
-		figures_free(&left);
-		rmdir(directory);
-	}
-	directory[0] = 0;
-}
-
-// PREEMPT_STATS has no way to quote a %, and not much room.
-static void make_directory(void)
-{
-	const char *tmp = getenv("TMPDIR");
-
-	if (!tmp || tmp[0] != '/' || strchr(tmp, '%') || strlen(tmp) > PATH_ROOM - 40 ||
-	    access(tmp, W_OK) != 0)
-		tmp = "/tmp";
-	snprintf(directory, sizeof directory, "%s/preempt-stat.XXXXXX", tmp);
-	if (!mkdtemp(directory)) {
-		int err = errno;
-
-		directory[0] = 0;
-		die("no directory for the figures in %s: %s; set TMPDIR", tmp, strerror(err));
-	}
-	owner = getpid();
-	atexit(remove_directory);
 }
 
 // --- the table -------------------------------------------------------------------------------------------
@@ -497,21 +457,18 @@ static json_t *json_report(const struct stat_options *o, const struct run *runs,
 
 static int run_once(const struct stat_options *o, struct run *run)
 {
-	char path[PATH_ROOM + 10];
 	int r;
 
-	snprintf(path, sizeof path, "%s/%%p", directory);
 	*run = (struct run){.child = {
 				    .command = o->launch.command,
 				    .library = o->launch.library,
-				    .stats = path,
+				    .stats = figures_pattern(),
 				    .in = -1,
 				    .out = -1,
 				    .err = -1,
 			    }};
 	r = child_run(&run->child);
-	run->child.stats = NULL;
-	figures_read(&run->figures, directory);
+	figures_read(&run->figures);
 	return r;
 }
 
@@ -526,7 +483,7 @@ int cmd_stat(int argc, char **argv)
 	out = o.json ? stdout : stderr;
 	if (o.output && !(out = fopen(o.output, "we")))
 		die("%s: %s", o.output, strerror(errno));
-	make_directory();
+	figures_pattern(); // before tables are built, as it may fail
 	launch_prepare(&o.launch);
 	runs = must(calloc((size_t)o.runs, sizeof *runs));
 	child_begin();
@@ -547,7 +504,6 @@ int cmd_stat(int argc, char **argv)
 		die("%s: %s", o.output ? o.output : "the report", strerror(errno));
 	if (status)
 		return status;
-	remove_directory();
 	// The first that failed, if one did.
 	r = n - 1;
 	for (int i = n - 1; i >= 0; i--) {

@@ -29,6 +29,8 @@ struct job {
 struct jobs {
 	struct job *v;
 	size_t n, cap;
+	size_t missing; // libraries that the dynamic linker does not find
+	char first_missing[100];
 };
 
 // --- jobs.c: which files ----------------------------------------------------------------------------
@@ -39,6 +41,10 @@ void jobs_add(struct jobs *jobs, const char *path, unsigned flags);
 // Nothing happens when there is no such command.
 void jobs_add_command(struct jobs *jobs, const char *command);
 void jobs_free(struct jobs *jobs);
+// As execvp finds it; false: there is none in PATH. A name with a slash is taken as it is.
+bool find_command(const char *name, char ret_path[PATH_MAX]);
+// The program that runs a script, also by way of env. False: it is no script.
+bool script_interpreter(const char *path, char ret_path[PATH_MAX]);
 void job_fail(struct job *job, const char *why);
 
 // --- build.c: tables by worker processes --------------------------------------------------------------

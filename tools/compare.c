@@ -258,8 +258,16 @@ static void judge(const struct compare *c, const struct result *r, struct verdic
 			 how, up ? more : less);
 	} else if ((v->low <= 1 && v->high >= 1) || factor < 1 + smallest) {
 		v->word = "none";
-		snprintf(v->text, sizeof v->text,
-			 "no difference that can be measured (%.2fx to %.2fx)", v->low, v->high);
+		if (v->high < 1.5 * v->low)
+			snprintf(v->text, sizeof v->text,
+				 "no difference that can be measured (%.2fx to %.2fx)", v->low,
+				 v->high);
+		else
+			snprintf(v->text, sizeof v->text,
+				 "no difference that can be measured: the pairs spread from %.2fx "
+				 "to "
+				 "%.2fx; more pairs (-n) or longer runs would tell more",
+				 sample_min(&r->ratio), sample_max(&r->ratio));
 	} else {
 		v->word = up ? more : less;
 		snprintf(v->text, sizeof v->text, "%s %s, %d of %zu pairs", how, v->word,

@@ -76,7 +76,10 @@ void find_that(struct doctor *d, enum level level, const char *id, const char *a
 
 	d->v = must(reallocarray(d->v, d->n + 1, sizeof *d->v));
 	f = &d->v[d->n++];
-	*f = (struct finding){.section = d->section, .id = id, .level = level, .advice = advice};
+	*f = (struct finding){.section = d->section,
+			      .id = id,
+			      .level = level,
+			      .advice = advice ? must(strdup(advice)) : NULL};
 	va_start(ap, fmt);
 	if (vasprintf(&f->text, fmt, ap) < 0)
 		must(NULL);
@@ -154,7 +157,7 @@ static json_t *json_findings(const struct doctor *d)
 		json_set(one, "id", json_string(f->id));
 		json_set(one, "level", json_string(names[f->level]));
 		json_set(one, "text", json_text(f->text));
-		json_set(one, "advice", f->advice ? json_string(f->advice) : json_null());
+		json_set(one, "advice", f->advice ? json_text(f->advice) : json_null());
 		if (json_array_append_new(list, one) != 0)
 			must(NULL);
 	}
@@ -223,8 +226,10 @@ int cmd_doctor(int argc, char **argv)
 		json_print(stdout, json_findings(&d));
 	else
 		print_findings(&d);
-	for (size_t i = 0; i < d.n; i++)
+	for (size_t i = 0; i < d.n; i++) {
 		free(d.v[i].text);
+		free(d.v[i].advice);
+	}
 	free(d.v);
 	jobs_free(&d.jobs);
 	json_decref(d.facts);

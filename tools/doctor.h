@@ -14,8 +14,7 @@ enum level {
 struct finding {
 	const char *section, *id; // "program", "static"
 	enum level level;
-	char *text;
-	const char *advice; // what to do, or NULL
+	char *text, *advice; // what to do, or NULL
 };
 
 struct doctor {

@@ -181,11 +181,11 @@ enum { PATH_ROOM = 200 };
 static char directory[PATH_ROOM];
 static pid_t owner;
 
-static void remove_directory(void)
+void figures_end(void)
 {
 	struct figures late; // of processes that outlived the command
 
-	if (getpid() != owner)
+	if (!directory[0] || getpid() != owner)
 		return;
 	if (rmdir(directory) == 0 || errno != ENOTEMPTY)
 		return;
@@ -209,7 +209,7 @@ const char *figures_pattern(void)
 	if (!mkdtemp(directory))
 		die("no directory for the figures in %s: %s; set TMPDIR", tmp, strerror(errno));
 	owner = getpid();
-	atexit(remove_directory);
+	atexit(figures_end);
 	snprintf(pattern, sizeof pattern, "%s/%%p", directory);
 	return pattern;
 }

@@ -15,6 +15,7 @@ struct figures {
 const char *figures_pattern(void);
 // What the processes left there so far; it is removed.
 void figures_read(struct figures *f);
+void figures_end(void); // remove it; at exit that is done anyway, but not at an end by a signal
 void figures_free(struct figures *f);
 double figures_get(const json_t *flat, const char *key); // 0 if there is none
 const char *figures_name(const json_t *process);	 // of its first thread, or "?"

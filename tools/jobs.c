@@ -214,6 +214,23 @@ static char *path_in_line(char *line)
 	return path;
 }
 
+// "PROGRAM: error while loading shared libraries: NAME: cannot open ...", or "NAME => not found".
+static void note_missing(struct jobs *jobs, const char *line)
+{
+	static const char error[] = "error while loading shared libraries: ";
+	const char *name = strstr(line, error);
+
+	if (name)
+		name += sizeof error - 1;
+	else if (strstr(line, " => not found"))
+		name = line + strspn(line, "\t ");
+	else
+		return;
+	if (jobs->missing++ == 0)
+		snprintf(jobs->first_missing, sizeof jobs->first_missing, "%.*s",
+			 (int)strcspn(name, ": \n"), name);
+}
+
 static void add_listed(struct jobs *jobs, FILE *list)
 {
 	char *line = NULL;
@@ -223,19 +240,15 @@ static void add_listed(struct jobs *jobs, FILE *list)
 		const char *path = path_in_line(line);
 		struct elf_file elf;
 
-		if (!path && strstr(line, " => not found")) {
-			jobs->missing++;
-			line[strcspn(line, "=") - 1] = 0;
-			snprintf(jobs->first_missing, sizeof jobs->first_missing, "%s",
-				 line + strspn(line, "\t "));
-		}
+		if (!path)
+			note_missing(jobs, line);
 		if (path && !open_elf(path, &elf))
 			add_elf(jobs, path, &elf, false);
 	}
 	free(line);
 }
 
-// Errors are not told: the program's start will, and no table is lost but those.
+// Errors are not told: the program's start will, and no table is lost but those. (preempt doctor tells them.)
 static void add_needed(struct jobs *jobs, const char *path, const char *linker)
 {
 	// $ORIGIN in a run path is the place of the file, not of a link to it.
@@ -251,8 +264,8 @@ static void add_needed(struct jobs *jobs, const char *path, const char *linker)
 		return;
 	}
 	if (posix_spawn_file_actions_init(&actions) != 0 ||
-	    posix_spawn_file_actions_addopen(&actions, 2, "/dev/null", O_WRONLY, 0) != 0 ||
-	    posix_spawn_file_actions_adddup2(&actions, fds[1], 1) != 0)
+	    posix_spawn_file_actions_adddup2(&actions, fds[1], 1) != 0 ||
+	    posix_spawn_file_actions_adddup2(&actions, fds[1], 2) != 0)
 		must(NULL);
 	r = posix_spawn(&pid, linker, &actions, NULL, argv, environ);
 	posix_spawn_file_actions_destroy(&actions);

@@ -152,7 +152,7 @@ static const struct runtime {
 	{"mono", false, "Mono"},
 	{"julia", false, "Julia"},
 	{"beam.smp", false, "Erlang's BeamAsm"},
-	{"sbcl", false, "SBCL, which also compiles at run time"},
+	{"sbcl", false, "SBCL"},
 	{"libjvm.so", true, "Java's virtual machine"},
 	{"libnode.so", true, "the JavaScript engine V8"},
 	{"libv8", true, "the JavaScript engine V8"},
@@ -167,7 +167,7 @@ static const struct runtime {
 	{"libjulia.so", true, "Julia"},
 	{"libwasmtime", true, "WebAssembly"},
 	{"libgccjit", true, "gcc as a library"},
-	{"libLLVM", true, "LLVM, which may compile at run time"},
+	{"libLLVM", true, "LLVM"},
 };
 
 static void judge_runtime(struct doctor *d, const char *path, bool library)
@@ -191,32 +191,54 @@ static void judge_runtime(struct doctor *d, const char *path, bool library)
 			  "ThreadSanitizer is loaded: the library passes everything through");
 }
 
-static void judge_imports(struct doctor *d, unsigned imports)
-{
-	bool threads = imports & (IMPORT_THREADS | IMPORT_CLONE | IMPORT_DLOPEN);
+// Which module uses what first.
+struct imports {
+	unsigned all;
+	const char *who[5];
+};
 
-	if (!threads && !d->runtime)
+static void note_imports(struct imports *in, unsigned imports, const char *name)
+{
+	for (int i = 0; i < 5; i++) {
+		if ((imports & 1u << i) && !(in->all & 1u << i))
+			in->who[i] = name;
+	}
+	in->all |= imports;
+}
+
+static const char *who(const struct imports *in, enum import import)
+{
+	return in->who[__builtin_ctz(import)];
+}
+
+static void judge_imports(struct doctor *d, const struct imports *in)
+{
+	if (!(in->all & (IMPORT_THREADS | IMPORT_CLONE | IMPORT_DLOPEN)) && !d->runtime)
 		find_that(d, LEVEL_NOTE, "threads", NULL,
 			  "nothing in it creates threads, as far as can be seen: then the library "
 			  "does nothing");
-	if (imports & IMPORT_CLONE)
+	if (in->all & IMPORT_CLONE)
 		find_that(d, LEVEL_NOTE, "clone", NULL,
-			  "it may create threads by clone; these run outside of the scheduler");
-	if (imports & IMPORT_STACKS)
+			  "%s may create threads by clone; these run outside of the scheduler",
+			  who(in, IMPORT_CLONE));
+	if (in->all & IMPORT_STACKS)
 		find_that(
 			d, LEVEL_NOTE, "coroutines", NULL,
-			"it may switch stacks (coroutines); a thread on such a stack is stopped by "
-			"PREEMPT_FORCE_AFTER only");
-	if ((imports & IMPORT_SIGNALS) && config.signal != SIG_SETXID)
+			"%s may switch stacks (coroutines); a thread on such a stack is stopped by "
+			"PREEMPT_FORCE_AFTER only",
+			who(in, IMPORT_STACKS));
+	if (!(in->all & IMPORT_SIGNALS))
+		return;
+	if (config.signal != SIG_SETXID)
 		find_that(d, LEVEL_WARN, "signal", "leave PREEMPT_SIGNAL unset",
-			  "it installs signal handlers and may use %s, which PREEMPT_SIGNAL shares "
+			  "%s installs signal handlers and may use %s, which PREEMPT_SIGNAL shares "
 			  "with it",
-			  getenv("PREEMPT_SIGNAL"));
-	else if (imports & IMPORT_SIGNALS)
+			  who(in, IMPORT_SIGNALS), getenv("PREEMPT_SIGNAL"));
+	else
 		find_that(d, LEVEL_OK, "signal", NULL,
-			  "it installs signal handlers and may use SIGURG; that stays its own, for "
+			  "%s installs signal handlers and may use SIGURG; that stays its own, for "
 			  "preemption uses signal %d of libc's",
-			  config.signal);
+			  who(in, IMPORT_SIGNALS), config.signal);
 }
 
 static int64_t table_size(const struct job *job, char path[PATH_MAX])
@@ -235,7 +257,7 @@ static double share(const struct table_header *h, int reason)
 	return code > 0 ? (double)h->bytes[reason] / code : 0;
 }
 
-static void add_fact(struct doctor *d, json_t *list, const struct job *job, int64_t *ret_bytes)
+static void add_fact(json_t *list, const struct job *job, int64_t *ret_bytes)
 {
 	json_t *one = must(json_object());
 	char path[PATH_MAX];
@@ -256,7 +278,6 @@ static void add_fact(struct doctor *d, json_t *list, const struct job *job, int6
 	if (json_array_append_new(list, one) != 0)
 		must(NULL);
 	*ret_bytes += size;
-	(void)d;
 }
 
 // In words, what the tables say.
@@ -264,15 +285,15 @@ static void judge_tables(struct doctor *d)
 {
 	json_t *list = must(json_array());
 	size_t missing = 0, n = 0;
+	char size[32], advice[PATH_MAX + 100];
 	const char *first = NULL;
 	int64_t bytes = 0;
-	char size[32];
 
 	build_find(&d->jobs, true);
 	for (size_t i = 0; i < d->jobs.n; i++) {
 		const struct job *job = &d->jobs.v[i];
 
-		add_fact(d, list, job, &bytes);
+		add_fact(list, job, &bytes);
 		n += job->state == JOB_CACHED;
 		if (job->state == JOB_TODO) {
 			missing++;
@@ -286,11 +307,12 @@ static void judge_tables(struct doctor *d)
 				  job->path, 100 * share(&job->header, TABLE_NO_CFI));
 	}
 	json_set(d->facts, "tables", list);
-	print_count(size, (double)(bytes + 1023) / 1024);
+	print_count(size, (double)((bytes + 1023) / 1024));
+	snprintf(advice, sizeof advice,
+		 "'preempt run' builds them first; to do it now: preempt tables build --needed %s",
+		 d->path);
 	if (missing)
-		find_that(d, LEVEL_NOTE, "tables",
-			  "'preempt run' builds them first; now: preempt tables build --needed "
-			  "PROGRAM",
+		find_that(d, LEVEL_NOTE, "tables", advice,
 			  "%zu of %zu modules have no table yet, such as %s", missing, n + missing,
 			  first);
 	else
@@ -306,14 +328,15 @@ void doctor_program(struct doctor *d)
 		return;
 	jobs_add_command(&d->jobs, d->path);
 	if (d->jobs.missing)
-		find_that(d, LEVEL_WARN, "libraries", "install the package that has it",
-			  "%zu libraries are missing, such as %s: the program does not start",
-			  d->jobs.missing, d->jobs.first_missing);
+		find_that(d, LEVEL_STOP, "libraries",
+			  "install the package that has it, or set LD_LIBRARY_PATH",
+			  "%s is missing, a library that it needs: the program does not start",
+			  d->jobs.first_missing);
 }
 
 void doctor_modules(struct doctor *d)
 {
-	unsigned imports = 0;
+	struct imports imports = {0};
 
 	d->section = "code";
 	judge_runtime(d, d->path, false);
@@ -324,7 +347,7 @@ void doctor_modules(struct doctor *d)
 		// glibc's own parts create threads and use signals for themselves.
 		if (begins(name, "libc.so.6") || begins(name, "ld-linux") || !look_at(path, &look))
 			continue;
-		imports |= look.imports;
+		note_imports(&imports, look.imports, name);
 		if (i > 0)
 			judge_runtime(d, path, true);
 		if (look.code && !look.unwind)
@@ -334,7 +357,7 @@ void doctor_modules(struct doctor *d)
 				  "PREEMPT_FORCE_AFTER only",
 				  path);
 	}
-	judge_imports(d, imports);
+	judge_imports(d, &imports);
 	d->section = "tables";
 	judge_tables(d);
 }

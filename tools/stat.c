@@ -106,7 +106,7 @@ static const struct row {
 	enum unit unit;
 	struct part parts[8];
 } rows[] = {
-	{"threads_created", "threads created", COUNT, {{"threads_peak", "at most at once"}}},
+	{"threads_created", "threads", COUNT, {{"threads_peak", "at most at once"}}},
 	{"switches", "switches", COUNT, {{0}}},
 	{"handoffs", "hand-offs", COUNT, {{0}}},
 	{"preempt.requested",
@@ -510,5 +510,6 @@ int cmd_stat(int argc, char **argv)
 		if (child_failed(&runs[i].child))
 			r = i;
 	}
+	figures_end();
 	return child_exit(&runs[r].child);
 }

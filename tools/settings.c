@@ -14,11 +14,9 @@
 
 enum { FIRST_KEY = 0x1000, MAX_SETTINGS = 64 };
 
-static const char prefix[] = "PREEMPT_";
-
 static char *option_name(const char *name)
 {
-	char *option = must(strdup(name + sizeof prefix - 1));
+	char *option = must(strdup(name + strlen("PREEMPT_")));
 
 	for (char *s = option; *s; s++)
 		*s = *s == '_' ? '-' : (char)tolower(*s);

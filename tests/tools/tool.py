@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 
-PREEMPT, LIBRARY, PROGS = sys.argv[1:4]
+PREEMPT, LIBRARY, PROGS = (os.path.realpath(a) for a in sys.argv[1:4])
 
 _directory = tempfile.TemporaryDirectory()
 tmp = os.path.realpath(_directory.name)

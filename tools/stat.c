@@ -395,6 +395,33 @@ static void print_table(FILE *out, const struct stat_options *o, const struct ru
 
 // --- JSON --------------------------------------------------------------------------------------------------
 
+// With the keys of PREEMPT_STATS: "preempt.async" is "async" of the object "preempt".
+static json_t *nested(const json_t *flat)
+{
+	json_t *object = must(json_object()), *value;
+	const char *key;
+
+	json_object_foreach((json_t *)flat, key, value)
+	{
+		const char *dot = strchr(key, '.');
+		char outer[200];
+		json_t *inner;
+
+		if (!dot) {
+			json_set(object, key, json_incref(value));
+			continue;
+		}
+		snprintf(outer, sizeof outer, "%.*s", (int)(dot - key), key);
+		inner = json_object_get(object, outer);
+		if (!json_is_object(inner)) {
+			inner = must(json_object());
+			json_set(object, outer, inner);
+		}
+		json_set(inner, dot + 1, json_incref(value));
+	}
+	return object;
+}
+
 static json_t *json_run(const struct run *run)
 {
 	json_t *object = must(json_object());
@@ -408,7 +435,7 @@ static json_t *json_run(const struct run *run)
 	json_set(object, "system_ns", json_integer(run->child.sys));
 	json_set(object, "max_rss_kib", json_integer(run->child.max_rss));
 	json_set(object, "damaged", json_integer((json_int_t)run->figures.damaged));
-	json_set(object, "total", json_incref(run->figures.total));
+	json_set(object, "total", nested(run->figures.total));
 	json_set(object, "processes", json_incref(run->figures.processes));
 	return object;
 }

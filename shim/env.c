@@ -187,6 +187,15 @@ static const struct setting settings[] = {
 	 .range = "1 or a path",
 	 .help = "figures at exit: 1 is a summary on stderr, a path gets JSON; %p in it is the "
 		 "pid"},
+	{.name = "PREEMPT_STATS_PAGE",
+	 .type = STRING,
+	 TEXT(stats_page),
+	 .def_text = "none",
+	 .arg = "PATH",
+	 .range = "a path",
+	 .help = "file that has the counters while the process runs, and if it is killed; %p in "
+		 "it is the\n"
+		 "pid. For preempt stat"},
 	{.name = "PREEMPT_TRACE",
 	 .type = STRING,
 	 TEXT(trace),

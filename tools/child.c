@@ -18,7 +18,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "command.h"
+#include "figures.h"
 
 static const int passed[] = {SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGALRM, SIGWINCH};
 
@@ -69,8 +69,13 @@ static void become(const struct child *child, int report)
 		launch_preload(child->library);
 	else
 		launch_plain();
-	if (child->stats)
+	if (child->stats) {
+		char page[PATH_MAX];
+
+		snprintf(page, sizeof page, "%s" PAGE_SUFFIX, child->stats);
 		set_env("PREEMPT_STATS", child->stats);
+		set_env("PREEMPT_STATS_PAGE", page);
+	}
 	sigaction(SIGCHLD, &inherited_chld, NULL);
 	sigprocmask(SIG_SETMASK, &inherited_mask, NULL);
 	execvp(child->command[0], child->command);

@@ -57,7 +57,7 @@ struct child {
 	// In.
 	char **command;
 	const char *library; // NULL: plain
-	const char *stats;   // PREEMPT_STATS, or NULL
+	const char *stats;   // figures_pattern(), or NULL
 	int in, out, err;    // -1: inherited
 	// Out.
 	int status;		 // as of waitpid

@@ -2,6 +2,7 @@
 //
 // A run may be many processes: a shell, the program, its children. Counts add up. Of maxima the largest counts, of shares
 // of fairness the least. Percentiles do not add up: they are those of the process that counted most, which the report says.
+// A process that was killed, ended by _exit or still runs has written nothing, but its counters are in its page (shim/page.c).
 // Nothing here knows the names of the figures, so one that the library learns to count is in the JSON at once.
 
 #include "figures.h"
@@ -12,6 +13,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+
+#include "shim.h"
 
 double figures_get(const json_t *flat, const char *key)
 {
@@ -124,19 +127,39 @@ static void add(json_t *total, json_t *most, json_t *process)
 	json_decref(flat);
 }
 
-static json_t *read_one(int dir, const char *name)
+static json_t *read_one(int fd)
 {
-	int fd = openat(dir, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-	json_t *object = NULL;
+	json_t *object = json_loadfd(fd, 0, NULL);
 
-	if (fd < 0)
-		return NULL;
-	object = json_loadfd(fd, 0, NULL);
 	close(fd);
 	if (object && !json_is_object(object)) {
 		json_decref(object);
 		return NULL;
 	}
+	return object;
+}
+
+// What a process that did not come to write its figures left: the counters in its page. fd is closed.
+static json_t *read_page(int fd)
+{
+	FILE *f = tmpfile();
+	json_t *object = NULL;
+	int pid;
+
+	if (f && page_load(fd, &pid) == 0 && stats_write(fileno(f))) {
+		rewind(f);
+		object = json_loadf(f, 0, NULL);
+	}
+	if (object) {
+		json_set(object, "pid", json_integer(pid));
+		json_set(object, "partial", json_true());
+		// What is told of threads lies in no page.
+		json_object_del(object, "fairness");
+		json_object_del(object, "threads");
+	}
+	if (f)
+		fclose(f);
+	close(fd);
 	return object;
 }
 
@@ -214,29 +237,60 @@ const char *figures_pattern(void)
 	return pattern;
 }
 
+// The next file that is a page, or not. Its descriptor, -1 at the end; it is removed.
+static int next_file(DIR *dir, bool page)
+{
+	struct dirent *e;
+	int fd;
+
+	while ((e = readdir(dir))) {
+		if (e->d_name[0] == '.' || ends(e->d_name, PAGE_SUFFIX) != page)
+			continue;
+		fd = openat(dirfd(dir), e->d_name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+		unlinkat(dirfd(dir), e->d_name, 0);
+		if (fd >= 0)
+			return fd;
+	}
+	return -1;
+}
+
+static bool known(json_t **v, size_t n, const json_t *object)
+{
+	json_int_t pid = json_integer_value(json_object_get(object, "pid"));
+
+	for (size_t i = 0; i < n; i++) {
+		if (json_integer_value(json_object_get(v[i], "pid")) == pid)
+			return true;
+	}
+	return false;
+}
+
 void figures_read(struct figures *f)
 {
 	DIR *dir = opendir(directory);
 	json_t **v = NULL;
-	struct dirent *e;
 	size_t n = 0;
 
 	*f = (struct figures){.processes = must(json_array()), .total = must(json_object())};
 	if (!dir)
 		die("%s: %s", directory, strerror(errno));
-	while ((e = readdir(dir))) {
-		json_t *one;
+	for (int page = 0; page < 2; page++) {
+		int fd;
 
-		if (e->d_name[0] == '.')
-			continue;
-		one = read_one(dirfd(dir), e->d_name);
-		unlinkat(dirfd(dir), e->d_name, 0);
-		if (!one) {
-			f->damaged++;
-			continue;
+		rewinddir(dir);
+		while ((fd = next_file(dir, page)) >= 0) {
+			json_t *one = page ? read_page(fd) : read_one(fd);
+
+			if (!one) {
+				f->damaged++;
+			} else if (page && known(v, n, one)) {
+				json_decref(one); // it came to write them
+			} else {
+				f->partial += (size_t)page;
+				v = must(reallocarray(v, n + 1, sizeof *v));
+				v[n++] = one;
+			}
 		}
-		v = must(reallocarray(v, n + 1, sizeof *v));
-		v[n++] = one;
 	}
 	closedir(dir);
 	add_up(f, v, n);

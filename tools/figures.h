@@ -4,11 +4,15 @@
 
 #include "command.h"
 
+// PREEMPT_STATS_PAGE is the same as PREEMPT_STATS, and this.
+#define PAGE_SUFFIX ".page"
+
 struct figures {
 	json_t *processes; // array of the objects, by pid; those with threads first
 	json_t *total;	   // one flat object, "preempt.async": the keys of all processes together
 	size_t threaded;   // processes that had threads
-	size_t damaged;	   // files that are no figures
+	size_t partial; // that left only their counters: killed, ended by _exit, or still running
+	size_t damaged; // files that are no figures
 };
 
 // PREEMPT_STATS for the programs to run: files in a directory of ours, which is made, and removed at exit.

@@ -1,7 +1,7 @@
 // stat.c: `preempt stat`: runs a program with the library, then prints what the scheduler did, as perf stat does.
 //
-// The figures are those of PREEMPT_STATS: each process writes them at its exit to a file in a directory of ours. So processes
-// that are killed, or still run when the command ends, leave none, and the report says so.
+// The figures are those of PREEMPT_STATS: each process writes them at its exit to a file in a directory of ours. Of processes
+// that are killed, or still run when the command ends, the counters are in another file there (PREEMPT_STATS_PAGE).
 
 #include <errno.h>
 #include <stdlib.h>
@@ -75,8 +75,7 @@ static const struct argp *stat_argp(void)
 		.parser = parse,
 		.args_doc = "[--] COMMAND [ARG...]",
 		.doc = "Run COMMAND with libpreempt, then print what the scheduler did.\vThe exit "
-		       "code is that of "
-		       "COMMAND. Processes that are killed, or outlive COMMAND, leave no figures.",
+		       "code is that of COMMAND.",
 		.children = children,
 	};
 
@@ -219,7 +218,7 @@ static void print_row(FILE *out, const struct row *row, const struct run *runs, 
 			sample_add(&s, sum);
 		}
 	}
-	if (row->unit != TIME || sample_max(&s) > 0) { // a histogram may have nothing in it
+	if (s.n && (row->unit == COUNT || sample_max(&s) > 0)) { // a histogram may be empty
 		print_value(buf, sample_mean(&s), row->unit);
 		fprintf(out, "%s%18s%s   %-28s", colour(out, BOLD), buf, colour(out, PLAIN),
 			row->label);
@@ -341,7 +340,8 @@ static void print_nothing(FILE *out, const struct run *run, const char *name)
 		fputs("  no process of it made a second thread: the library had nothing to do\n",
 		      out);
 	else if (WIFSIGNALED(run->child.status))
-		fprintf(out, "  no figures: it was %s\n", child_ended(&run->child, buf));
+		fprintf(out, "  no figures: it was %s before it made a second thread\n",
+			child_ended(&run->child, buf));
 	else
 		fprintf(out,
 			"  no figures: it ended by _exit, or the library was not loaded, as by "
@@ -376,6 +376,11 @@ static void print_table(FILE *out, const struct stat_options *o, const struct ru
 	else
 		for (i = 0; i < sizeof rows / sizeof *rows; i++)
 			print_row(out, &rows[i], runs, n);
+	if (last->figures.partial)
+		fprintf(out,
+			"\n  %zu of them did not come to its end, or ended by _exit: only its "
+			"counters are known\n",
+			last->figures.partial);
 	if (last->figures.damaged)
 		fprintf(out, "  %zu processes left no readable figures\n", last->figures.damaged);
 	print_processes(out, &last->figures);
@@ -434,6 +439,7 @@ static json_t *json_run(const struct run *run)
 	json_set(object, "user_ns", json_integer(run->child.user));
 	json_set(object, "system_ns", json_integer(run->child.sys));
 	json_set(object, "max_rss_kib", json_integer(run->child.max_rss));
+	json_set(object, "partial", json_integer((json_int_t)run->figures.partial));
 	json_set(object, "damaged", json_integer((json_int_t)run->figures.damaged));
 	json_set(object, "total", nested(run->figures.total));
 	json_set(object, "processes", json_incref(run->figures.processes));

@@ -25,6 +25,7 @@ VALUES = {
     "PREEMPT_CACHE_DIR": ("/tmp/there", "/" + "x" * 300),
     "PREEMPT_SCHEDTRACE": ("100", "-1"),
     "PREEMPT_STATS": ("/tmp/figures", "x" * 300),
+    "PREEMPT_STATS_PAGE": ("/tmp/page", "x" * 300),
     "PREEMPT_TRACE": ("/tmp/trace", "x" * 300),
     "PREEMPT_DUMP_SIGNAL": ("SIGUSR2", "SIGSEGV"),
     "PREEMPT_DEADLOCK": ("abort", "ignore"),

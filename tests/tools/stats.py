@@ -122,6 +122,90 @@ def case_nothing():
     assert r["runs"][0]["total"] == {}, r
 
 
+# With no argument: waits to be killed. With one: a forked child does the same as its parent, and both end by _exit.
+ENDS = """
+    #include <pthread.h>
+    #include <stdio.h>
+    #include <sys/wait.h>
+    #include <unistd.h>
+    static void *work(void *arg)
+    {
+        return arg;
+    }
+    static void four(void)
+    {
+        pthread_t t[4];
+        for (int i = 0; i < 4; i++)
+            pthread_create(&t[i], NULL, work, NULL);
+        for (int i = 0; i < 4; i++)
+            pthread_join(t[i], NULL);
+    }
+    int main(int argc, char **argv)
+    {
+        (void)argv;
+        four();
+        if (argc > 1) {
+            if (fork() == 0) {
+                four();
+                four();
+                _exit(0);
+            }
+            wait(NULL);
+            _exit(0);
+        }
+        puts("ready");
+        fflush(stdout);
+        for (;;)
+            pause();
+    }"""
+
+
+def case_killed():
+    """A process that is killed, and one that ends by _exit, has its counters all the same; each has its own."""
+    prog = compiled("ends", ENDS, "-pthread")
+    for sig in (signal.SIGTERM, signal.SIGKILL):
+        out = os.path.join(tmp, "out")
+        p = start("stat", "--library", LIBRARY, "--no-tables", "--json", "-o", out, "--", "sh", "-c",
+                  f"echo $$; exec {prog}", env={"TMPDIR": tmp})
+        pid = int(p.stdout.readline())
+        assert p.stdout.readline() == "ready\n"
+        os.kill(pid, sig)
+        assert end(p)[0] == -sig
+        run = json.loads(read(out))["runs"][0]
+        assert run["signal"] == sig and run["partial"] == 1 and run["total"]["threads_created"] == 5, run
+        process = next(p for p in run["processes"] if p["threads_created"])
+        assert process["pid"] == pid and process["run_delay_ns"]["count"] >= 4, process
+        assert left_over() == []
+    run = report("--", prog, "x")["runs"][0]
+    assert run["partial"] == 2 and [p["threads_created"] for p in run["processes"]] in ([5, 9], [9, 5]), run
+    assert "only its counters" in good(stat("--", prog, "x"))[1]
+    assert report("--", compiled("threads", THREADS, "-pthread"))["runs"][0]["partial"] == 0
+
+
+def case_bad_page():
+    """A page is believed only if it is one of this version, whole."""
+    prog = compiled("ends", ENDS, "-pthread")
+    page = os.path.join(tmp, "page")
+    subprocess.run([prog, "x"], env={**env, "LD_PRELOAD": LIBRARY, "PREEMPT_STATS_PAGE": page}, check=True)
+    with open(page, "rb") as f:
+        data = f.read()
+    assert os.stat(page).st_mode & 0o777 == 0o600 and len(data) == 16384
+    head = 12288
+
+    def result(data):
+        with open(page, "wb") as f:
+            f.write(data)
+        run = report("--", "sh", "-c", f'cp {page} "$(dirname "$PREEMPT_STATS")/7.page"')["runs"][0]
+        return run["damaged"], run["total"].get("threads_created")
+
+    assert result(data)[0] == 0 and result(data)[1] in (5, 9)
+    for wrong in (data[:-4096], data[:100], b"", data[:head] + b"X" + data[head + 1:],
+                  data[:head + 8] + b"9.9.9" + data[head + 13:], data[:head + 40] + b"\xff" + data[head + 41:],
+                  data[:head + 48] + b"\xff" * 4 + data[head + 52:]):
+        assert result(wrong) == (1, None), result(wrong)
+    assert result(b"\xff" * head + data[head:]) == (1, None)  # figures that cannot be are none
+
+
 def case_exit_codes():
     """The program's own exit code or signal; 126 and 127 as env; nothing is left behind."""
     where = {"TMPDIR": tmp}

@@ -179,8 +179,21 @@ static void run_failed(const struct compare *c, const struct child *child, const
 	print_tail(text);
 }
 
-// The figure of one run. 0, or the exit code to end with, after a message.
-static int run_once(struct compare *c, bool shim, double *ret)
+// What runs now, for somebody who watches. what NULL: nothing any more.
+static void progress(const struct compare *c, int i, const char *what)
+{
+	if (c->json || !isatty(2))
+		return;
+	fflush(stdout);
+	if (what && i > 0)
+		fprintf(stderr, "\rpair %d of %d, %s ...", i, c->pairs, what);
+	else
+		fprintf(stderr, what ? "\rwarming up ..." : "\r\033[K");
+	fflush(stderr);
+}
+
+// The figure of one run; pair 0: to warm up. 0, or the exit code to end with, after a message.
+static int run_once(struct compare *c, int pair, bool shim, double *ret)
 {
 	struct child child = {
 		.command = c->launch.command,
@@ -199,7 +212,9 @@ static int run_once(struct compare *c, bool shim, double *ret)
 	child.out = c->metric.text ? fileno(kept) : null;
 	// Else the program and its standard error would write over each other.
 	fcntl(fileno(kept), F_SETFL, O_APPEND);
+	progress(c, pair, shim ? "with libpreempt" : "plain");
 	r = child_run(&child);
+	progress(c, 0, NULL);
 	close(null);
 	close(child.in);
 	if (r != 0)
@@ -389,7 +404,7 @@ static int measure(struct compare *c, struct result *r)
 	int status;
 
 	for (int i = 0; i < c->warmup; i++) {
-		status = run_once(c, false, &unused);
+		status = run_once(c, 0, false, &unused);
 		if (status != 0)
 			return status;
 	}
@@ -399,7 +414,7 @@ static int measure(struct compare *c, struct result *r)
 		for (int j = 0; j < 2; j++) {
 			bool shim = (i + j) % 2; // plain first, then last, ...
 
-			status = run_once(c, shim, &v[shim]);
+			status = run_once(c, i + 1, shim, &v[shim]);
 			if (status != 0)
 				return status;
 		}

@@ -151,6 +151,16 @@ def case_interrupted():
     assert rc == -signal.SIGTERM and "interrupted" in err and len(read(os.path.join(tmp, "runs"))) == 1, (rc, err)
 
 
+def case_terminal():
+    """On a terminal it says what runs, and takes that back; the table is whole, with the verdict in colour."""
+    t = Terminal("compare", "--library", LIBRARY, "--no-tables", "-n", "2", *METRIC, "--", rates("t", "100", "200"))
+    assert t.end() == 0, t.text
+    assert "warming up" in t.text and "pair 2 of 2, with libpreempt ..." in t.text, t.text
+    lines = [line.split("\033[K")[-1] for line in t.text.split("\r\n")]
+    assert any(line.split() == ["1", "100", "200", "2.00x"] for line in lines), lines
+    assert any("\033[32m2.0x better" in line for line in lines), lines
+
+
 def case_usage():
     """Wrong usage is exit code 125 and a reason."""
     for args, say in (([], "no command"), (["-n", "0", "true"], "--pairs 0"), (["-n", "2x", "true"], "--pairs 2x"),

@@ -82,7 +82,8 @@ const struct argp *settings_argp(bool with_stats)
 	for (int i = 0; i < MAX_SETTINGS && env_setting(i, &set); i++) {
 		bool is_stats = strcmp(set.name, "PREEMPT_STATS") == 0;
 
-		if (is_stats && !with_stats)
+		// PREEMPT_STATS_PAGE as well, or --stats would be short for it.
+		if (!with_stats && strncmp(set.name, "PREEMPT_STATS", 13) == 0)
 			continue;
 		*o++ = (struct argp_option){
 			.name = option_name(set.name),

@@ -22,7 +22,9 @@ env = {k: v for k, v in os.environ.items() if not k.startswith("PREEMPT_")}
 env.pop("LD_PRELOAD", None)
 env.pop("NO_COLOR", None)
 # No tables for the tests that are not about them: they take seconds.
-env.update(PREEMPT_CACHE_DIR=os.path.join(tmp, "cache"), TERM="xterm", LC_ALL="C")
+env.update(PREEMPT_CACHE_DIR=os.path.join(tmp, "cache"), TERM="xterm", LC_ALL="C",
+           # execvp says EACCES, not ENOENT, if it may not look into one of these.
+           PATH=":".join(d for d in os.environ["PATH"].split(":") if os.access(d, os.X_OK)))
 
 # A background job begins with these ignored, and so would all its children.
 for number in (signal.SIGINT, signal.SIGQUIT):

@@ -259,6 +259,13 @@ def fair_wake_up():
 
 
 @check
+def handler_before_start():
+    """A thread whose first wait is in a signal handler, before its start routine, is one thread all the same."""
+    s = figures("handler_before_start", PREEMPT_PROCS="1")
+    want(s["threads_peak"] <= 2, f"threads: {s['threads_peak']}")
+
+
+@check
 def stats_names():
     """A thread's name with quotes and control characters does not break the JSON; a path that
     cannot be written is one line and no harm."""

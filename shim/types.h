@@ -322,7 +322,7 @@ struct config {
 	int deadlock;
 	int schedtrace_ms;
 	const struct policy *policy;
-	char stats[256], trace[256], cache_dir[256], weights[1024], critical[1024];
+	char stats[256], stats_page[256], trace[256], cache_dir[256], weights[1024], critical[1024];
 };
 extern struct config config;
 

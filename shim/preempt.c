@@ -126,7 +126,7 @@ static bool can_preempt(struct g *gp)
 	}
 	if (!load_relaxed(&gp->preempt))
 		return false;
-	if (gp->locks > 0 && !gp->grace_over) {
+	if ((gp->locks > 0 && !gp->grace_over) || (gp->preemptoff && !load_relaxed(&gp->force))) {
 		STAT(refused_locks);
 		return false;
 	}

@@ -68,7 +68,7 @@ static struct p *pidleget(void)
 	if (load_relaxed(&sched.npidle) == 0)
 		return NULL;
 	lock_acquire(&sched.lock);
-	pp = sched.pidle;
+	pp = unlikely(sched.stopping) ? NULL : sched.pidle;
 	if (pp) {
 		sched.pidle = pp->link;
 		fetch_sub(&sched.npidle, 1);			     // under the lock
@@ -149,7 +149,9 @@ static void schedule(struct p *pp)
 		struct g *gp = NULL;
 		bool inherit = false, idle;
 
-		if (likely(pp->id < load_relaxed(&sched.nprocs)))
+		if (unlikely(load_relaxed(&sched.stopping)))
+			; // it idles; sched_restart looks at the queues
+		else if (likely(pp->id < load_relaxed(&sched.nprocs)))
 			gp = sched.policy->pick(pp, &inherit);
 		else
 			sched.policy->drain(pp);
@@ -193,6 +195,15 @@ static void wakep(void)
 			return;
 		schedule(pp);
 	}
+}
+
+void sched_restart(void)
+{
+	critical_enter();
+	wakep();
+	critical_leave();
+	if (demand())
+		sysmon_kick();
 }
 
 // Queue a G in G_RUNNABLE. pp: pinned by the caller, or NULL. Executed with critical > 0.
@@ -363,8 +374,8 @@ static void run_again(struct g *gp, bool on_credit, enum ready_as as)
 		return;
 	}
 	gp->p = NULL;
-	on_credit =
-		on_credit && gives_credit() && (!sched.policy->credit || sched.policy->credit(gp));
+	on_credit = on_credit && gives_credit() && !load_relaxed(&sched.stopping) &&
+		    (!sched.policy->credit || sched.policy->credit(gp));
 	if (on_credit || unlikely(load_relaxed(&sched.open))) {
 		if (on_credit)
 			STAT(credit_runs);
@@ -463,7 +474,8 @@ void gosched(struct g *gp, enum g_status as)
 		run_again(gp, false, asked ? READY_PREEMPTED : READY_YIELDED);
 		return;
 	}
-	if (sched.policy->empty() && pp->id < load_relaxed(&sched.nprocs)) {
+	if (sched.policy->empty() && pp->id < load_relaxed(&sched.nprocs) &&
+	    likely(!load_relaxed(&sched.stopping))) {
 		store_relaxed(&pp->slice_start, os_nanotime());
 		store_relaxed(&pp->resched, 0);
 		gp->grace_over = false; // a new slice
@@ -487,11 +499,24 @@ void gosched(struct g *gp, enum g_status as)
 	park_wait(gp, NULL, 0);
 }
 
-// The cooperative safe point, when gp->preempt is set. A holder of locks is spared until it lets go of
-// the last one, or until sysmon says that it had its grace.
+// A holder of locks is spared until it lets go of the last one, or until sysmon says that it had its grace. Not one that
+// comes back from a call in a stopping world (stw.c): it would queue also if it had found its P gone.
+static bool spared(struct g *gp)
+{
+	const struct p *pp = gp->p;
+
+	if (gp->preemptoff && !load_relaxed(&gp->force))
+		return true;
+	if (gp->locks <= 0 || gp->grace_over)
+		return false;
+	return !load_relaxed(&sched.stopping) ||
+	       (pp && load_relaxed(&pp->word) == (gp->pseq | P_RUNNING));
+}
+
+// The cooperative safe point, when gp->preempt is set.
 void preempt_check_slow(struct g *gp)
 {
-	if (tls.critical || gp->waiting || (gp->locks > 0 && !gp->grace_over))
+	if (tls.critical || gp->waiting || spared(gp))
 		return;
 	if (gp->grace_over)
 		gp->locks = 0; // a second grace for the same hold would be one too many
@@ -588,6 +613,7 @@ bool park_abandon(uintptr_t sp)
 			return false;
 		tls.no_adopt -= tls.frames;
 		tls.frames = 0;
+		store_relaxed(&gp->handlers, 0);
 	}
 	if (tls.deep) {
 		if (sp < tls.deep)
@@ -640,6 +666,7 @@ void gostart(struct g *gp)
 	become(gp);
 	signal_thread_start(gp);
 	park_wait(gp, NULL, 0);
+	preempt_check(gp); // the world may have begun to stop since
 }
 
 // This thread is unwinding from a wait that it will not go back to: pthread_exit or a cancellation in a
@@ -657,6 +684,7 @@ void goexit(void)
 {
 	struct g *gp = tls.self;
 
+	stw_thread_exits();
 	park_settle();
 	tls.no_adopt++;
 	if (!gp)
@@ -698,6 +726,7 @@ void sched_reset_in_child(void)
 		gp->p = NULL;
 		gp->preempt = false;
 		gp->waiting = false;
+		gp->handlers = 0;
 		gp->note = NOTE_NONE;
 		gp->park = PARK_NONE;
 		gp->waitaddr = NULL;
@@ -712,6 +741,7 @@ void sched_reset_in_child(void)
 		os_munmap(sched.allp, sizeof(struct p) * MAX_PROCS);
 	sched.allp = NULL;
 	sched.open = false;
+	sched.stopping = false;
 	sched.start_time = 0;
 	store_relaxed(&sched.active, PHASE_DORMANT);
 }

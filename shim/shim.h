@@ -112,7 +112,8 @@ void entersyscall_slow(struct g *gp);
 void exitsyscall_slow(struct g *gp);
 void sched_open(void); // no sysmon: let everybody run
 void entersyscallblock(struct g *gp);
-void handoffp(struct p *pp);		   // pp pinned: give it to whom it is due, or let it idle
+void sched_restart(void);    // idle Ps take what was queued while the world was stopped
+void handoffp(struct p *pp); // pp pinned: give it to whom it is due, or let it idle
 bool retakep(struct p *pp, uint64_t word); // CAS word away; true: pp is pinned by the caller
 struct p *pin(struct g *gp);
 void procresize(int nprocs);
@@ -209,6 +210,33 @@ void sysmon_refused(void); // the preemption handler did not stop its thread; si
 // Who holds pp under word is to make room for a G that was woken, at the time at; self: the waker's G or NULL. Signal-safe.
 void sysmon_ask(struct p *pp, uint64_t word, int64_t at, const struct g *self);
 void sysmon_reset_in_child(void);
+void sysmon_notice(void); // something else than demand is to be done now; signal-safe
+// For stw.c, by sysmon.
+int64_t signal_g(struct g *gp, const struct p *pp, uint64_t word, struct asking *asking,
+		 int64_t since, int64_t now, int64_t answered);
+void take_and_hand_off(struct p *pp, uint64_t word, struct g *gp, bool queue, int64_t until,
+		       uint64_t *count);
+
+// --- stw.c: stop the world -----------------------------------------------------------------------
+enum stw_state { STW_GOES, STW_STOPPING, STW_STOPPED };
+enum { STRAGGLERS = 8 };
+struct stopped {
+	int64_t ns;	  // from the request to the last thread
+	uint32_t threads; // that stand still
+	uint32_t
+		stragglers; // threads that do not; asleep in the kernel where no interposer saw it, after a success
+	int32_t straggler[STRAGGLERS]; // tids of the first
+};
+int stw_stop(int64_t timeout, struct stopped *ret); // 0 or -errno: see there
+int stw_start(void);
+enum stw_state stw_state(void);
+int64_t stw_poll(int64_t now);
+bool stw_stop_by_sysmon(void); // false: not now, another thread does
+void stw_start_by_sysmon(void);
+const struct stopped *stw_result(void);
+void stw_thread_exits(void);
+void stw_hold(void);
+void stw_reset_in_child(void);
 
 // --- preempt.c --------------------------------------------------------------------------------
 void preempt_init(void);

@@ -172,7 +172,11 @@ static void call_handler(const struct kernel_sigaction *ka, bool blocked, int si
 		tls.g = NULL;
 		tls.no_adopt++;
 		tls.frames++;
+		if (self)
+			fetch_add(&self->handlers, 1); // before the look; pairs with look_at_g
 	}
+	if (self && (pless || tls.frames) && unlikely(load_relaxed(&sched.stopping)))
+		stw_hold(); // also one on top of a handler that waits here
 	memcpy(&real, &uc->uc_sigmask, sizeof real);
 	if (self) {
 		self->sigcount++;
@@ -216,6 +220,8 @@ static void call_handler(const struct kernel_sigaction *ka, bool blocked, int si
 		tls.g = saved;
 		tls.no_adopt--;
 		tls.frames--;
+		if (self && load_relaxed(&self->handlers))
+			fetch_sub(&self->handlers, 1); // as above
 	}
 }
 

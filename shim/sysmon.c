@@ -74,6 +74,12 @@ void sysmon_refused(void)
 		wake_from_nap();
 }
 
+void sysmon_notice(void)
+{
+	sysmon_kick();
+	wake_from_nap();
+}
+
 // Until when the short sleep lasts; INT64_MIN while there is none. A hint.
 static int64_t nap_ends = INT64_MIN;
 
@@ -127,8 +133,8 @@ static bool blocked_unseen(struct g *gp, uint64_t word)
 // is asked again, more and more seldom; PREEMPT_FORCE_AFTER from then on no refusal counts (gp->force). A signal that
 // did not arrive for long (the thread blocks it by means that we do not see) is given up, so that another can be sent;
 // should it come after all, it is swallowed.
-static int64_t signal_g(struct g *gp, const struct p *pp, uint64_t word, struct asking *asking,
-			int64_t since, int64_t now, int64_t answered)
+int64_t signal_g(struct g *gp, const struct p *pp, uint64_t word, struct asking *asking,
+		 int64_t since, int64_t now, int64_t answered)
 {
 	int64_t force_at = since + config.force_after, backoff = BACKOFF_MIN, look;
 	bool force = config.force_after && now >= force_at, sent;
@@ -164,8 +170,8 @@ static int64_t signal_g(struct g *gp, const struct p *pp, uint64_t word, struct 
 
 // queue: what the G does when it comes back unaware of it: at its next interposed call it queues, or it runs on credit.
 // until: it has had the use of the P until then.
-static void take_and_hand_off(struct p *pp, uint64_t word, struct g *gp, bool queue, int64_t until,
-			      uint64_t *count)
+void take_and_hand_off(struct p *pp, uint64_t word, struct g *gp, bool queue, int64_t until,
+		       uint64_t *count)
 {
 	critical_enter();
 	store_relaxed(&gp->retaken_at, until);
@@ -456,7 +462,7 @@ static void sleep_deep(void)
 		when = earlier(when, os_nanotime() + 100 * MS);
 	d = (struct deadline){CLOCK_MONOTONIC, {when / 1000000000, when % 1000000000}};
 	xchg(&asleep, 1); // before the look at demand; pairs with ready() and sysmon_kick
-	if (!demand() && !load_relaxed(&stopping)) {
+	if (!demand() && !load_relaxed(&stopping) && stw_state() == STW_GOES) {
 		preempt_rests();
 		os_futex_wait(&asleep, 1, when < INT64_MAX ? &d : NULL);
 	}
@@ -493,6 +499,11 @@ static void sysmon(void *arg)
 
 		follow_quota(now);
 		trace_line(now);
+		next = stw_poll(now);
+		if (load_relaxed(&sched.stopping)) {
+			sleep_until(next);
+			continue;
+		}
 		if (!demand()) {
 			if (helper_running() || helper_calling())
 				modules_poll(now);

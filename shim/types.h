@@ -37,7 +37,7 @@ enum g_status {
 //   P_RUNNING held by the G that remembers this word; that G moves it on by CAS. sysmon may CAS it
 //             away when the holder is blocked in the kernel where no interposer saw it.
 //   P_SYSCALL not used: as in newer Go, being in a system call is a state of the G.
-//   P_STOPPED reserved for stop-the-world.
+//   P_STOPPED not used: in a stopped world all Ps idle, and pidleget gives none.
 //   P_DEAD    above nprocs after procresize; in no list.
 //   P_SCHED   pinned: one thread is inside the scheduler with it and has it to itself.
 enum p_state {
@@ -126,6 +126,7 @@ struct g {
 
 	// Preemption. Go's m.locks, m.preemptGen, m.signalPending.
 	bool preempt;		   // asked to yield at the next interposed call; set by sysmon
+	uint32_t preemptoff;	   // preempt_disable without preempt_enable; owner only
 	int32_t locks;		   // interposed locks held; owner only. See lock_counted in shim.h
 	const void *held;	   // the mutex locked last, until it is unlocked; owner only
 	const volatile void *spun; // the spin lock locked last, and how often in a row; owner only
@@ -146,6 +147,7 @@ struct g {
 	void *altstack;	       // ours; type-stable with the G
 	uint32_t sigcount;     // program handlers run on this thread, for the EINTR rule
 	uint32_t signorestart; // of these, handlers without SA_RESTART
+	uint32_t handlers;     // that run now, on top of a wait or a call
 
 	// Start of the thread (interpose/thread.c).
 	void *(*start)(void *);
@@ -235,6 +237,7 @@ struct sched {
 	bool membarrier;      // the kernel has it
 	bool fenced;	  // entersyscall makes its own barrier: signals are being sent (preempt.c)
 	bool fence_holds; // every thread knows of it
+	bool stopping; // the world is to stop, or has: no P is given to anybody. Written under lock
 	int pid;
 	int64_t start_time;
 	struct p *allp; // MAX_PROCS, memory touched as used
@@ -284,6 +287,7 @@ struct tls {
 		*g; // NULL: this thread passes through (foreign, dormant, in a handler without a P)
 	struct g *self;			// the thread's G even while g is NULL
 	bool async_cancel;		// the program has the asynchronous type of cancellation on
+	uint32_t weight;		// preempt_set_weight, or 0
 	uint32_t pauses;		// sitecalls.c: rewritten PAUSEs since the last yield
 	uint32_t critical;		// > 0: the program's signal handlers are deferred
 	uint32_t frames;		// program handlers running on top of a wait or system call

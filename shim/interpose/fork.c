@@ -29,6 +29,7 @@ static unsigned resets;
 void shim_child_after_fork(void)
 {
 	resets++;
+	stw_reset_in_child();
 	if (load_relaxed(&sched.active) != PHASE_ACTIVE)
 		return;
 	signal_reset_in_child();

@@ -282,6 +282,8 @@ bool gopark_begin(struct g *gp, enum wait_reason why)
 	// From here on a granter may write gp's scheduling fields.
 	if (pp)
 		schedule(pp);
+	if (unlikely(load_relaxed(&sched.watch_idle)))
+		sysmon_idles();
 	gp->waiting = true;
 	critical_leave();
 	return true;
@@ -297,6 +299,7 @@ int park_wait_since(struct g *gp, const struct deadline *until, unsigned flags,
 	uint32_t n;
 	int r = 0;
 
+	frame_here(&gp->at);
 	for (;;) {
 		n = load_acquire(&gp->note); // pairs with fetch_or in grant: gp->p and pseq are set
 		if (n & NOTE_GRANTED || !*(volatile bool *)&gp->waiting) {
@@ -538,24 +541,30 @@ void entersyscall_slow(struct g *gp)
 }
 
 // About to make a call that will block: hand the P on at once.
-void entersyscallblock(struct g *gp)
+void entersyscallblock_slow(struct g *gp)
 {
+	struct frame at = gp->at;
+	int64_t now = os_nanotime();
 	struct p *had, *pp;
 
 	critical_enter();
 	had = gp->p;
 	pp = pin(gp);
 	if (pp)
-		run_ends(gp, os_nanotime());
+		run_ends(gp, now);
 	else
-		stray_ends(gp, had, os_nanotime());
+		stray_ends(gp, had, now);
+	gp->call_since = now;
 	gp->run_since = 0; // accounted for
 	gp->p = NULL;
 	store_relaxed(&gp->status, G_SYSCALL);
 	if (pp)
 		handoffp(pp); // no P from here on; nobody but this thread changes that
+	if (unlikely(load_relaxed(&sched.watch_idle)))
+		sysmon_idles();
 	critical_leave();
 	entersyscall(gp);
+	gp->at = at; // the frame of this function is gone then
 }
 
 // The P is gone, or there was none.
@@ -650,6 +659,8 @@ int sched_init(int nprocs)
 static void become(struct g *gp)
 {
 	gp->tid = os_gettid();
+	gp->stack_bottom = tls.stack_lo;
+	gp->stack_top = tls.stack_hi;
 	tls.self = gp;
 	tls.g = gp;
 	stats_thread_starts(fetch_add(&sched.ngs, 1) + 1); // a count only
@@ -727,6 +738,8 @@ void sched_reset_in_child(void)
 		gp->preempt = false;
 		gp->waiting = false;
 		gp->handlers = 0;
+		gp->is_interrupted = false;
+		gp->joins = 0;
 		gp->note = NOTE_NONE;
 		gp->park = PARK_NONE;
 		gp->waitaddr = NULL;
@@ -742,6 +755,7 @@ void sched_reset_in_child(void)
 	sched.allp = NULL;
 	sched.open = false;
 	sched.stopping = false;
+	sched.watch_idle = 0;
 	sched.start_time = 0;
 	store_relaxed(&sched.active, PHASE_DORMANT);
 }

@@ -69,6 +69,11 @@ const struct stopped *stw_result(void)
 	return &stw.result;
 }
 
+int64_t stw_since(void)
+{
+	return stw.since;
+}
+
 // By the owner.
 static void set_state(uint32_t word)
 {
@@ -295,7 +300,9 @@ void stw_start_by_sysmon(void)
 
 static void pass_through(struct g *gp)
 {
-	entersyscallblock(gp);
+	entersyscallblock(
+		gp); // inlined all the way into preempt_stop_the_world, whose frame is gone soon
+	gp->at.pc = 0;
 	tls.no_adopt++;
 	compiler_barrier();
 	tls.g = NULL;

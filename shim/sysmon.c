@@ -453,10 +453,13 @@ static void sleep_until(int64_t when)
 }
 
 // No demand: sleep until kicked, until the next trace line, or until the helper and the like should be looked at.
-static void sleep_deep(void)
+static void sleep_deep(int64_t when)
 {
-	int64_t when = config.schedtrace_ms ? mon.next_trace : INT64_MAX;
 	struct deadline d;
+
+	if (config.schedtrace_ms)
+		when = earlier(when, mon.next_trace);
+	when = earlier(when, deadlock_sleeps(os_nanotime()));
 
 	if (helper_running() || helper_calling())
 		when = earlier(when, os_nanotime() + 100 * MS);
@@ -484,6 +487,13 @@ static void sysmon(void *arg)
 	int lingered = 0;
 
 	(void)arg;
+	tls.is_sysmon = true;
+	if (config.signal ==
+	    SIG_SETXID) { // with another one the program's instances could come here
+		uint64_t bit = SIG_BIT(SIG_SETXID);
+
+		os_sigmask(SIG_UNBLOCK, &bit, NULL); // dump.c
+	}
 	sys5(SYS_prctl, 29 /* PR_SET_TIMERSLACK */, 1, 0, 0, 0);
 	sys5(SYS_prctl, 15 /* PR_SET_NAME */, "sysmon", 0, 0, 0);
 	attr.nice = 20 - (int)sys2(SYS_getpriority, 0 /* PRIO_PROCESS */,
@@ -499,7 +509,7 @@ static void sysmon(void *arg)
 
 		follow_quota(now);
 		trace_line(now);
-		next = stw_poll(now);
+		next = earlier(stw_poll(now), earlier(dump_poll(now), deadlock_poll(now)));
 		if (load_relaxed(&sched.stopping)) {
 			sleep_until(next);
 			continue;
@@ -508,16 +518,16 @@ static void sysmon(void *arg)
 			if (helper_running() || helper_calling())
 				modules_poll(now);
 			if (++lingered > LINGER) {
-				sleep_deep();
+				sleep_deep(next);
 				lingered = 0;
 			} else {
-				sleep_until(now + earlier(config.quantum, MS));
+				sleep_until(earlier(next, now + earlier(config.quantum, MS)));
 			}
 			continue;
 		}
 		lingered = 0;
 		mon.retook = false;
-		next = earlier(retake(now), watch_strays(now));
+		next = earlier(next, earlier(retake(now), watch_strays(now)));
 		if (!config.asyncpreemptoff) // else nobody asks where a thread is
 			next = earlier(next, earlier(modules_poll(now), sites_poll(now)));
 		if (mon.retook) {

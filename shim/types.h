@@ -79,6 +79,11 @@ enum ready_as { READY_WOKEN, READY_NEW, READY_PREEMPTED, READY_YIELDED };
 
 struct p;
 
+// Registers from which the callers of a place can be found.
+struct frame {
+	uintptr_t pc, sp, bp;
+};
+
 // sysmon: how often a running G is asked by signal, and asked again when the answer was "not here".
 struct asking {
 	int64_t next; // earliest next signal
@@ -154,6 +159,17 @@ struct g {
 	void *arg;
 	uintptr_t stack_lo; // the program's choice, or 0: libc's, of
 	size_t stack_size;  // this size, guard area not counted
+
+	// For who looks at its stack while it stands still, and asks why (backtrace.c, waits.c). Written by the owner.
+	struct frame at;	  // where it waits, or made a system call
+	struct frame interrupted; // where a preemption stopped it; counts if is_interrupted
+	bool is_interrupted;
+	bool waits_forever;		   // no deadline ends the wait in the lot
+	uintptr_t stack_bottom, stack_top; // as tls.stack_lo, stack_hi
+	int64_t call_since;		   // entersyscallblock
+	pthread_t joins;		   // whom, or 0
+	int64_t told;  // sysmon: the wait that a deadlock was told of began then
+	uint32_t mark; // sysmon: deadlock.c
 
 	// Accounting, ns. Written by the owner or its granter.
 	int64_t runnable_since; // when it last became runnable
@@ -238,6 +254,7 @@ struct sched {
 	bool fenced;	  // entersyscall makes its own barrier: signals are being sent (preempt.c)
 	bool fence_holds; // every thread knows of it
 	bool stopping; // the world is to stop, or has: no P is given to anybody. Written under lock
+	uint32_t watch_idle; // sysmon wants to know when all Ps idle (deadlock.c)
 	int pid;
 	int64_t start_time;
 	struct p *allp; // MAX_PROCS, memory touched as used
@@ -285,8 +302,9 @@ struct stack_walk {
 struct tls {
 	struct g
 		*g; // NULL: this thread passes through (foreign, dormant, in a handler without a P)
-	struct g *self;			// the thread's G even while g is NULL
-	bool async_cancel;		// the program has the asynchronous type of cancellation on
+	struct g *self;	   // the thread's G even while g is NULL
+	bool async_cancel; // the program has the asynchronous type of cancellation on
+	bool is_sysmon;
 	uint32_t weight;		// preempt_set_weight, or 0
 	uint32_t pauses;		// sitecalls.c: rewritten PAUSEs since the last yield
 	uint32_t critical;		// > 0: the program's signal handlers are deferred
@@ -332,5 +350,6 @@ static inline bool gives_credit(void)
 	return config.credit && !config.asyncpreemptoff;
 }
 
+enum deadlock_mode { DEADLOCK_OFF, DEADLOCK_REPORT, DEADLOCK_ABORT };
 enum spin_mode { SPIN_OFF, SPIN_ON, SPIN_SAMPLE };
 enum log_level { LOG_OFF, LOG_ERROR, LOG_WARN, LOG_INFO, LOG_DEBUG };

@@ -37,6 +37,8 @@ void shim_child_after_fork(void)
 	sysmon_reset_in_child();
 	modules_reset_in_child();
 	sites_reset_in_child();
+	dump_reset_in_child();
+	deadlock_reset_in_child();
 	stats_reset_in_child();
 	sched_reset_in_child();
 }
@@ -93,6 +95,7 @@ void vfork_prepare(void)
 	tls.vfork_g = gp;
 	if (gp) {
 		entersyscallblock(gp);
+		gp->at.pc = 0; // this frame is gone soon
 		tls.g = NULL;
 		tls.no_adopt++;
 	}
@@ -121,7 +124,7 @@ long vfork_parent(long ret)
 
 // entersyscall also keeps preemption signals away: one that arrives after the kernel has put the default
 // action back would end the new program.
-static struct g *exec_begins(void)
+static inline __attribute__((always_inline)) struct g *exec_begins(void)
 {
 	struct g *gp = getg();
 

@@ -114,3 +114,8 @@ PUBLIC int preempt_start_the_world(void)
 {
 	return -stw_start();
 }
+
+PUBLIC int preempt_dump(int fd)
+{
+	return -dump_to(fd);
+}

@@ -209,13 +209,29 @@ COMPAT(thrd_create, 2_28, "GLIBC_2.28");
 
 EXPORT int pthread_join(pthread_t t, void **ret)
 {
-	return WILL_BLOCK(REAL(pthread_join)(t, ret));
+	struct g *gp = getg();
+	int r;
+
+	if (gp)
+		gp->joins = t;
+	r = WILL_BLOCK(REAL(pthread_join)(t, ret));
+	if (gp && getg() == gp)
+		gp->joins = 0;
+	return r;
 }
 COMPAT(pthread_join, 2_2_5, "GLIBC_2.2.5");
 
 EXPORT int thrd_join(thrd_t t, int *ret)
 {
-	return WILL_BLOCK(REAL(thrd_join)(t, ret));
+	struct g *gp = getg();
+	int r;
+
+	if (gp)
+		gp->joins = t;
+	r = WILL_BLOCK(REAL(thrd_join)(t, ret));
+	if (gp && getg() == gp)
+		gp->joins = 0;
+	return r;
 }
 COMPAT(thrd_join, 2_28, "GLIBC_2.28");
 

@@ -182,13 +182,15 @@ static int cmd_run(int argc, char **argv)
 static const char usage[] =
 	"Usage: preempt run [-p N] [-q DUR] [--policy NAME] [OPTION...] [--] COMMAND [ARG...]\n"
 	"       preempt tables build|check|dump [OPTION...] FILE...\n"
-	"       preempt help [run|tables|env]\n"
+	"       preempt dump PID\n"
+	"       preempt help [run|tables|dump|env]\n"
 	"       preempt --version\n"
 	"\n"
 	"Runs an unmodified program with libpreempt, which schedules its threads.\n"
 	"\n"
 	"  run          run COMMAND with the library preloaded\n"
 	"  tables       build, check or print the tables of safe points of programs and libraries\n"
+	"  dump         print what all threads of a process do\n"
 	"  help run     the options of run\n"
 	"  help tables  the options of tables\n"
 	"  help env     the settings (environment variables)\n";
@@ -229,7 +231,11 @@ static int cmd_help(int argc, char **argv)
 		tables_help();
 		return finish();
 	}
-	fprintf(stderr, "preempt: no help on '%s'; there is help on run, tables and env\n",
+	if (strcmp(argv[1], "dump") == 0) {
+		dump_help();
+		return finish();
+	}
+	fprintf(stderr, "preempt: no help on '%s'; there is help on run, tables, dump and env\n",
 		argv[1]);
 	return EXIT_FAILED;
 }
@@ -248,6 +254,10 @@ int main(int argc, char **argv)
 	}
 	if (strcmp(verb, "tables") == 0)
 		return cmd_tables(argc - 1, argv + 1);
+	if (strcmp(verb, "dump") == 0) {
+		argv[1] = (char *)"preempt dump";
+		return cmd_dump(argc - 1, argv + 1);
+	}
 	if (strcmp(verb, "help") == 0 || strcmp(verb, "--help") == 0)
 		return cmd_help(argc - 1, argv + 1);
 	if (strcmp(verb, "--version") == 0 || strcmp(verb, "-V") == 0) {

@@ -59,6 +59,10 @@ int build_run(struct jobs *jobs, const struct build *build, const char **ret_why
 void coverage_print(FILE *out, const struct jobs *jobs);
 void coverage_json(FILE *out, const struct jobs *jobs);
 
+// --- dump.c ---------------------------------------------------------------------------------------------
+int cmd_dump(int argc, char **argv);
+void dump_help(void);
+
 // --- tables.c ---------------------------------------------------------------------------------------------
 int cmd_tables(int argc, char **argv);
 void tables_help(void);

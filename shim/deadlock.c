@@ -334,8 +334,8 @@ void deadlock_write(struct text *t)
 		text_printf(t, "\n");
 		dump_thread(t, st.v[i], now);
 	}
-	for (struct g *gp = load_acquire(&sched.allgs); gp;
-	     gp = gp->alllink) { // pairs with gfree_refill
+	// acquire: pairs with gfree_refill
+	for (struct g *gp = load_acquire(&sched.allgs); gp; gp = gp->alllink) {
 		bool member = !cycle && lives(gp);
 
 		for (uint32_t i = 0; i < st.n; i++)

@@ -207,16 +207,16 @@ static struct round look_at_all(int64_t now)
 		look_at_p(&sched.allp[i], now, &round);
 	// All Ps that were held in calls have been taken, and gp->preempt is set: see the head of this file.
 	sys3(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0);
-	for (struct g *gp = load_acquire(&sched.allgs); gp;
-	     gp = gp->alllink) // pairs with gfree_refill
+	// acquire: pairs with gfree_refill
+	for (struct g *gp = load_acquire(&sched.allgs); gp; gp = gp->alllink)
 		look_at_g(gp, now, &round);
 	return round;
 }
 
 static void begin(void)
 {
-	for (struct g *gp = load_acquire(&sched.allgs); gp;
-	     gp = gp->alllink) // pairs with gfree_refill
+	// acquire: pairs with gfree_refill
+	for (struct g *gp = load_acquire(&sched.allgs); gp; gp = gp->alllink)
 		gp->asking = (struct asking){0, 0};
 }
 
@@ -225,6 +225,7 @@ static void let_go(void)
 	set_stopping(false);
 	set_state(state_word() & ~(uint32_t)STATE_BITS);
 	sched_restart();
+	sysmon_notice();	      // there are slices again
 	store_release(&stw.owner, 0); // pairs with the cas in claim
 	os_futex_wake(&stw.owner, INT32_MAX);
 }

@@ -33,7 +33,7 @@ enum {
 	ROOM = 64 << 20, // bytes; memory is touched as used
 	FRAMES = 256,
 	TABLES = 3000,	 // ms until tables must be there
-	STOP = 1000,	 // ms until the world must have stopped
+	STOP = 3000,	 // ms until the world must have stopped
 	PATIENCE = 2000, // ms for a reader to make room
 	CHUNK = 4096,	 // PIPE_BUF: if poll says that there is room, so much fits
 };

@@ -631,6 +631,7 @@ bool park_abandon(uintptr_t sp)
 		tls.deep = 0;
 	}
 	tls.g = gp;
+	gp->joins = 0;
 	if (!gp->waiting) {
 		exitsyscall(gp);
 		return true;

@@ -10,6 +10,7 @@
 #include <poll.h>
 #include <pthread.h>
 #include <semaphore.h>
+#include <setjmp.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -198,6 +199,49 @@ static void *wants_that(void *arg)
 	return arg;
 }
 
+/* Holds what the joined thread wants, but does not join it any more: a handler left that by a jump, or it was cancelled. */
+static sigjmp_buf left;
+static void on_usr1(int sig)
+{
+	(void)sig;
+	siglongjmp(left, 1);
+}
+
+static void release_late(void *arg)
+{
+	(void)arg;
+	usleep((useconds_t)seconds * 1000000);
+	pthread_mutex_unlock(&m[0]);
+}
+
+static void *leaves_join(void *arg)
+{
+	pthread_mutex_lock(&m[0]);
+	arrive_and_wait(2);
+	if (sigsetjmp(left, 1) == 0)
+		pthread_join(threads[(intptr_t)arg], NULL);
+	release_late(NULL);
+	return NULL;
+}
+
+static void *cancelled_in_join(void *arg)
+{
+	pthread_mutex_lock(&m[0]);
+	arrive_and_wait(2);
+	pthread_cleanup_push(release_late, NULL);
+	pthread_join(threads[(intptr_t)arg], NULL);
+	pthread_cleanup_pop(1);
+	return NULL;
+}
+
+static void *wants_and_unlocks(void *arg)
+{
+	arrive_and_wait(2);
+	lock_next(&m[0]);
+	pthread_mutex_unlock(&m[0]);
+	return arg;
+}
+
 /* Another process posts. */
 static void *shared_sem(void *arg)
 {
@@ -312,6 +356,16 @@ static void start(const char *what)
 	} else if (!strcmp(what, "woken")) {
 		add(lost_wake_up, NULL);
 		add(sleeps, &cond);
+	} else if (!strcmp(what, "jumped") || !strcmp(what, "cancelled")) {
+		signal(SIGUSR1, on_usr1);
+		add(wants_and_unlocks, NULL);
+		add(*what == 'j' ? leaves_join : cancelled_in_join,
+		    (void *)(intptr_t)(nthreads - 1));
+		usleep(200000);
+		if (*what == 'j')
+			pthread_kill(threads[nthreads - 1], SIGUSR1);
+		else
+			pthread_cancel(threads[nthreads - 1]);
 	} else if (!strcmp(what, "deadline")) {
 		add(waits_with_deadline, NULL);
 	} else if (!strcmp(what, "alarm")) {

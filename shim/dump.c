@@ -76,6 +76,15 @@ static const char *const wait_names[WAIT_REASONS] = {
 	[WAIT_ONCE] = "pthread_once",
 };
 
+// Since when gp has been in its call; 0: nobody knows, for a call that may block takes no time stamp. A P taken by sysmon tells, unless that was
+// for this dump.
+static int64_t call_since(const struct g *gp)
+{
+	if (gp->run_since == 0) // entersyscallblock
+		return gp->call_since;
+	return gp->retaken_at > gp->run_since && gp->retaken_at < stw_since() ? gp->retaken_at : 0;
+}
+
 static void write_state(struct text *t, const struct g *gp, int64_t now)
 {
 	int64_t since = gp->run_since;
@@ -87,7 +96,7 @@ static void write_state(struct text *t, const struct g *gp, int64_t now)
 		break;
 	case G_SYSCALL:
 		name = load_relaxed(&gp->joins) ? "pthread_join" : "syscall";
-		since = gp->call_since;
+		since = call_since(gp);
 		break;
 	case G_RUNNABLE:
 	case G_PREEMPTED:

@@ -250,6 +250,17 @@ def dump_command():
 
 
 @check
+def dump_hard():
+    """Callers of a thread in a call that the library does not see, and of one in a handler."""
+    with Stuck("fgets", "handler", "hog") as s:
+        text = s.dump()
+    found = threads(text)
+    want(any(has(t.functions, "reads_line", "gothread", "start_thread") for t in found), text)
+    handler = [t.functions for t in found if "handler_sleeps" in t.functions]
+    want(handler and has(handler[0], "raises", "gothread", "start_thread"), text)
+
+
+@check
 def dump_signal():
     """PREEMPT_DUMP_SIGNAL: the same on standard error; a program that handles it itself gets it too."""
     with Stuck(*ALL, PREEMPT_DEADLOCK="off", PREEMPT_DUMP_SIGNAL="SIGUSR2") as s:

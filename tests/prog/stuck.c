@@ -267,6 +267,34 @@ static int raw_main(void *arg)
 	return 0;
 }
 
+/* --- places from which it is harder to find the callers ---------------------------------------- */
+
+/* libc makes the system call by itself. */
+static void *reads_line(void *arg)
+{
+	FILE *f = fdopen(pipe_fds[0], "r");
+	char line[64];
+
+	if (!fgets(line, sizeof(line), f))
+		abort();
+	KEEP_FRAME;
+	return arg;
+}
+
+__attribute__((noinline)) static void handler_sleeps(int sig)
+{
+	(void)sig;
+	sleep(1000);
+	KEEP_FRAME;
+}
+
+static void *raises(void *arg)
+{
+	raise(SIGUSR2);
+	KEEP_FRAME;
+	return arg;
+}
+
 /* --- for comparison with a debugger --------------------------------------------------------------- */
 
 __attribute__((noinline)) static int deep(int depth, int how)
@@ -413,6 +441,15 @@ static void start(const char *what)
 				  CLONE_SYSVSEM,
 			  NULL) < 0)
 			abort();
+	} else if (!strcmp(what, "fgets")) {
+		if (pipe(pipe_fds) != 0)
+			abort();
+		add(reads_line, NULL);
+		usleep(200000);
+	} else if (!strcmp(what, "handler")) {
+		signal(SIGUSR2, handler_sleeps);
+		add(raises, NULL);
+		usleep(200000);
 	} else if (!strncmp(what, "deep", 4)) {
 		int n = atoi(what + 4);
 

@@ -491,6 +491,8 @@ void helper_reset_in_child(void);
 int64_t
 sites_poll(int64_t now); // sysmon, when there is demand: a step of it; returns when to call again
 void sites_settle(void); // dlclose, after modules_unload(true): no text is written from here on
+void sites_abandoned(void); // who wrote text has been killed
+bool sites_here(void);	    // false: in the child of a fork, even of one that nobody has told of
 void sites_reset_in_child(void);
 // What is known of a module's sites (struct mapped).
 enum sites_state { SITES_NEW, SITES_YOUNG, SITES_DONE };
@@ -513,6 +515,7 @@ struct text_order {
 	int32_t result;
 	uint32_t pages;
 	uint32_t skipped; // was was not there
+	bool refused;	  // memory may not be made executable
 	char path[256];
 };
 int text_write(struct text_order *o);

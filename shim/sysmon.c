@@ -563,6 +563,7 @@ static bool end_for_good(void)
 		wake_from_nap();
 		os_futex_wake(&asleep, 1);
 	}
+	sites_abandoned(); // its children die with it
 	return true;
 }
 

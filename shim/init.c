@@ -98,6 +98,8 @@ __attribute__((constructor)) static void init(void)
 		log_line(LOG_WARN, "ThreadSanitizer is loaded after this library: threads run "
 				   "without the scheduler");
 	}
+	if (!off)
+		signal_dump_early();
 	errno = saved;
 }
 

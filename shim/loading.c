@@ -547,6 +547,19 @@ int64_t modules_poll(int64_t now)
 	return earlier(next, earlier(st.doubt_at, st.verify_at));
 }
 
+bool modules_settled(void)
+{
+	if (!modules || !st.scanned || st.phase != IDLE || helper_running())
+		return false;
+	for (uint32_t i = 0; i < modules->n; i++) {
+		uint8_t state = modules->v[i].state;
+
+		if (state != TABLE_LOADED && state != TABLE_NONE)
+			return false;
+	}
+	return true;
+}
+
 // The mappings and the tables are the child's too; the helper is the parent's.
 void modules_reset_in_child(void)
 {

@@ -185,6 +185,25 @@ const struct table *modules_find(uintptr_t pc, uintptr_t *ret_bias)
 	return NULL;
 }
 
+uintptr_t modules_place(uintptr_t pc, const char **ret_path)
+{
+	struct modules *k = load_acquire(&modules); // pairs with modules_poll
+	uintptr_t bias = 0;
+	const struct table *t = modules_find(pc, &bias);
+
+	*ret_path = NULL;
+	for (uint32_t i = k ? k->n : 0; i-- > 0;) {
+		const struct mapped *m = &k->v[i];
+
+		if (pc < m->start || pc >= m->end || !m->path ||
+		    (t && load_relaxed(&m->table) != t))
+			continue;
+		*ret_path = m->path;
+		return pc - (t ? bias : m->start);
+	}
+	return pc;
+}
+
 // Around dlclose. One that never returns leaves modules without build-id without tables, no more.
 void modules_unload(bool begins)
 {

@@ -141,9 +141,11 @@ void lot_absorb(struct g *gp)
 
 int lot_wait(struct g *gp, enum wait_reason why, const struct deadline *until, unsigned flags)
 {
-	bool parked = gopark_begin(gp, why);
+	bool parked;
 	int r;
 
+	gp->waits_forever = !until;
+	parked = gopark_begin(gp, why);
 	critical_leave();
 	if (!parked)
 		return 0;
@@ -215,6 +217,7 @@ int lot_acquire(struct g *gp, void *obj, lot_try_fn *try, int kind, enum wait_re
 			critical_leave();
 			return r == EBUSY ? ETIMEDOUT : r;
 		}
+		gp->waits_forever = !until;
 		parked = gopark_begin(gp, why);
 		critical_leave();
 		if (parked) {
@@ -237,8 +240,11 @@ int lot_acquire(struct g *gp, void *obj, lot_try_fn *try, int kind, enum wait_re
 				r = try(obj);
 				if (r == EBUSY && ended == ETIMEDOUT &&
 				    !(until && os_deadline_passed(until))) {
-					if (interval < 1000000000)
+					if (interval < 1000000000) {
 						interval *= 2;
+						if (interval >= 1000000000 && !until)
+							deadlock_suspect();
+					}
 					continue;
 				}
 				leave_and_pass_on(gp, obj, kind, true);

@@ -126,7 +126,7 @@ static bool can_preempt(struct g *gp)
 	}
 	if (!load_relaxed(&gp->preempt))
 		return false;
-	if (gp->locks > 0 && !gp->grace_over) {
+	if ((gp->locks > 0 && !gp->grace_over) || (gp->preemptoff && !load_relaxed(&gp->force))) {
 		STAT(refused_locks);
 		return false;
 	}
@@ -177,6 +177,7 @@ static enum refusal inject(struct g *gp, ucontext_t *uc)
 	if (signal_mask_cancel(&uc->uc_sigmask))
 		gp->masked = true;
 	context_push_call(uc);
+	gp->interrupted = frame;
 	return REFUSE_NOT;
 }
 
@@ -208,6 +209,13 @@ void preempt_handler(int sig, siginfo_t *info, void *context)
 	enum refusal why;
 	bool look;
 
+	if (unlikely(tls.is_sysmon)) { // `preempt dump`
+		uint64_t v = (uintptr_t)info->si_value.sival_ptr;
+
+		if (info->si_code == SI_QUEUE && v >> 32 == DUMP_MARK)
+			dump_wanted((uint32_t)v);
+		return;
+	}
 	if (!preempt_is_ours(info)) {
 		signal_forward(sig, info, context);
 		return;
@@ -237,7 +245,11 @@ void preempt_handler(int sig, siginfo_t *info, void *context)
 	locks_forgotten(gp);
 	STAT(preempt_forced);
 	signal_park_begin(gp, context);
+	gp->interrupted =
+		(struct frame){context_pc(context), context_sp(context), context_bp(context)};
+	gp->is_interrupted = true;
 	gosched(gp, G_PREEMPTED);
+	gp->is_interrupted = false;
 	signal_park_end();
 }
 
@@ -251,7 +263,9 @@ void async_preempt2(void)
 	    load_relaxed(&gp->preempt) && (gp->locks <= 0 || gp->grace_over)) {
 		locks_forgotten(gp);
 		STAT(preempt_async);
+		gp->is_interrupted = true;
 		gosched(gp, G_RUNNABLE);
+		gp->is_interrupted = false;
 	}
 	if (tls.self)
 		preempt_unmask(tls.self);

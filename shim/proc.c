@@ -68,7 +68,7 @@ static struct p *pidleget(void)
 	if (load_relaxed(&sched.npidle) == 0)
 		return NULL;
 	lock_acquire(&sched.lock);
-	pp = sched.pidle;
+	pp = unlikely(sched.stopping) ? NULL : sched.pidle;
 	if (pp) {
 		sched.pidle = pp->link;
 		fetch_sub(&sched.npidle, 1);			     // under the lock
@@ -149,7 +149,9 @@ static void schedule(struct p *pp)
 		struct g *gp = NULL;
 		bool inherit = false, idle;
 
-		if (likely(pp->id < load_relaxed(&sched.nprocs)))
+		if (unlikely(load_relaxed(&sched.stopping)))
+			; // it idles; sched_restart looks at the queues
+		else if (likely(pp->id < load_relaxed(&sched.nprocs)))
 			gp = sched.policy->pick(pp, &inherit);
 		else
 			sched.policy->drain(pp);
@@ -196,6 +198,15 @@ static void wakep(int64_t now)
 	}
 	if (!sched.policy->empty() && (pp = p_of_sleeper(now)))
 		handoffp(pp);
+}
+
+void sched_restart(void)
+{
+	critical_enter();
+	wakep(os_nanotime());
+	critical_leave();
+	if (demand())
+		sysmon_kick();
 }
 
 // Queue a G in G_RUNNABLE. pp: pinned by the caller, or NULL. Executed with critical > 0.
@@ -274,6 +285,8 @@ bool gopark_begin(struct g *gp, enum wait_reason why)
 	// From here on a granter may write gp's scheduling fields.
 	if (pp)
 		schedule(pp);
+	if (unlikely(load_relaxed(&sched.watch_idle)))
+		sysmon_idles();
 	gp->waiting = true;
 	critical_leave();
 	return true;
@@ -289,6 +302,7 @@ int park_wait_since(struct g *gp, const struct deadline *until, unsigned flags,
 	uint32_t n;
 	int r = 0;
 
+	frame_here(&gp->at);
 	for (;;) {
 		n = load_acquire(&gp->note); // pairs with fetch_or in grant: gp->p and pseq are set
 		if (n & NOTE_GRANTED || !*(volatile bool *)&gp->waiting) {
@@ -372,8 +386,8 @@ static void run_again(struct g *gp, bool on_credit, enum ready_as as)
 		critical_leave();
 		return;
 	}
-	on_credit =
-		on_credit && gives_credit() && (!sched.policy->credit || sched.policy->credit(gp));
+	on_credit = on_credit && gives_credit() && !load_relaxed(&sched.stopping) &&
+		    (!sched.policy->credit || sched.policy->credit(gp));
 	if (on_credit || unlikely(load_relaxed(&sched.open))) {
 		if (on_credit)
 			STAT(credit_runs);
@@ -474,7 +488,8 @@ void gosched(struct g *gp, enum g_status as)
 		run_again(gp, false, asked ? READY_PREEMPTED : READY_YIELDED);
 		return;
 	}
-	if (sched.policy->empty() && pp->id < load_relaxed(&sched.nprocs)) {
+	if (sched.policy->empty() && pp->id < load_relaxed(&sched.nprocs) &&
+	    likely(!load_relaxed(&sched.stopping))) {
 		store_relaxed(&pp->slice_start, os_nanotime());
 		store_relaxed(&pp->resched, 0);
 		gp->grace_over = false; // a new slice
@@ -498,11 +513,24 @@ void gosched(struct g *gp, enum g_status as)
 	park_wait(gp, NULL, 0);
 }
 
-// The cooperative safe point, when gp->preempt is set. A holder of locks is spared until it lets go of
-// the last one, or until sysmon says that it had its grace.
+// A holder of locks is spared until it lets go of the last one, or until sysmon says that it had its grace. Not one that
+// comes back from a call in a stopping world (stw.c): it would queue also if it had found its P gone.
+static bool spared(struct g *gp)
+{
+	const struct p *pp = gp->p;
+
+	if (gp->preemptoff && !load_relaxed(&gp->force))
+		return true;
+	if (gp->locks <= 0 || gp->grace_over)
+		return false;
+	return !load_relaxed(&sched.stopping) ||
+	       (pp && load_relaxed(&pp->word) == (gp->pseq | P_RUNNING));
+}
+
+// The cooperative safe point, when gp->preempt is set.
 void preempt_check_slow(struct g *gp)
 {
-	if (tls.critical || gp->waiting || (gp->locks > 0 && !gp->grace_over))
+	if (tls.critical || gp->waiting || spared(gp))
 		return;
 	if (gp->grace_over)
 		gp->locks = 0; // a second grace for the same hold would be one too many
@@ -524,24 +552,30 @@ void entersyscall_slow(struct g *gp)
 }
 
 // About to make a call that will block: hand the P on at once.
-void entersyscallblock(struct g *gp)
+void entersyscallblock_slow(struct g *gp)
 {
+	struct frame at = gp->at;
+	int64_t now = os_nanotime();
 	struct p *had, *pp;
 
 	critical_enter();
 	had = gp->p;
 	pp = pin(gp);
 	if (pp)
-		run_ends(gp, os_nanotime());
+		run_ends(gp, now);
 	else
-		stray_ends(gp, had, os_nanotime());
+		stray_ends(gp, had, now);
+	gp->call_since = now;
 	gp->run_since = 0; // accounted for
 	gp->p = NULL;
 	store_relaxed(&gp->status, G_SYSCALL);
 	if (pp)
 		handoffp(pp); // no P from here on; nobody but this thread changes that
+	if (unlikely(load_relaxed(&sched.watch_idle)))
+		sysmon_idles();
 	critical_leave();
 	entersyscall(gp);
+	gp->at = at; // the frame of this function is gone then
 }
 
 // The P is gone, or there was none.
@@ -599,6 +633,7 @@ bool park_abandon(uintptr_t sp)
 			return false;
 		tls.no_adopt -= tls.frames;
 		tls.frames = 0;
+		store_relaxed(&gp->handlers, 0);
 	}
 	if (tls.deep) {
 		if (sp < tls.deep)
@@ -607,6 +642,7 @@ bool park_abandon(uintptr_t sp)
 		tls.deep = 0;
 	}
 	tls.g = gp;
+	gp->joins = 0;
 	if (!gp->waiting) {
 		exitsyscall(gp);
 		return true;
@@ -635,6 +671,8 @@ int sched_init(int nprocs)
 static void become(struct g *gp)
 {
 	gp->tid = os_gettid();
+	gp->stack_bottom = tls.stack_lo;
+	gp->stack_top = tls.stack_hi;
 	tls.self = gp;
 	tls.g = gp;
 	stats_thread_starts(fetch_add(&sched.ngs, 1) + 1); // a count only
@@ -660,6 +698,7 @@ void gostart(struct g *gp)
 	tls.no_adopt--;
 	signal_thread_start(gp);
 	park_wait(gp, NULL, 0);
+	preempt_check(gp); // the world may have begun to stop since
 }
 
 // This thread is unwinding from a wait that it will not go back to: pthread_exit or a cancellation in a
@@ -677,6 +716,7 @@ void goexit(void)
 {
 	struct g *gp = tls.self;
 
+	stw_thread_exits();
 	park_settle();
 	tls.no_adopt++;
 	if (!gp)
@@ -718,6 +758,9 @@ void sched_reset_in_child(void)
 		gp->p = NULL;
 		gp->preempt = false;
 		gp->waiting = false;
+		gp->handlers = 0;
+		gp->is_interrupted = false;
+		gp->joins = 0;
 		gp->note = NOTE_NONE;
 		gp->park = PARK_NONE;
 		gp->waitaddr = NULL;
@@ -732,6 +775,8 @@ void sched_reset_in_child(void)
 		os_munmap(sched.allp, sizeof(struct p) * MAX_PROCS);
 	sched.allp = NULL;
 	sched.open = false;
+	sched.stopping = false;
+	sched.watch_idle = 0;
 	sched.start_time = 0;
 	store_relaxed(&sched.active, PHASE_DORMANT);
 }

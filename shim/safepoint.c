@@ -34,7 +34,7 @@ enum {
 extern const char __ehdr_start[] __attribute__((visibility("hidden"))); // the linker's
 extern const char _etext[] __attribute__((visibility("hidden")));
 
-static bool is_ours(uintptr_t pc)
+bool is_ours(uintptr_t pc)
 {
 	return pc >= (uintptr_t)__ehdr_start && pc < (uintptr_t)_etext;
 }

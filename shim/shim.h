@@ -118,8 +118,9 @@ void goready(struct g *gp);  // signal-safe
 void entersyscall_slow(struct g *gp);
 void exitsyscall_slow(struct g *gp);
 void sched_open(void); // no sysmon: let everybody run
-void entersyscallblock(struct g *gp);
-void handoffp(struct p *pp);		   // pp pinned: give it to whom it is due, or let it idle
+void entersyscallblock_slow(struct g *gp);
+void sched_restart(void);    // idle Ps take what was queued while the world was stopped
+void handoffp(struct p *pp); // pp pinned: give it to whom it is due, or let it idle
 bool retakep(struct p *pp, uint64_t word); // CAS word away; true: pp is pinned by the caller
 struct p *pin(struct g *gp);
 void procresize(int nprocs);
@@ -162,15 +163,32 @@ static inline void lock_released(struct g *gp)
 		preempt_check(gp);
 }
 
-// About to make a call that may block. The P stays, but sysmon may retake it. Keeps errno.
-static inline void entersyscall(struct g *gp)
+// Where the caller is now, for backtrace.c. Its frame must last while others may look.
+static inline __attribute__((always_inline)) void frame_here(struct frame *f)
 {
+	__asm__ volatile("lea 0(%%rip), %%rax\n\tmov %%rax, %0\n\tmov %%rsp, %1\n\tmov %%rbp, %2"
+			 : "=m"(f->pc), "=m"(f->sp), "=m"(f->bp)
+			 :
+			 : "rax");
+}
+
+// About to make a call that may block. The P stays, but sysmon may retake it. Keeps errno.
+static inline __attribute__((always_inline)) void entersyscall(struct g *gp)
+{
+	frame_here(&gp->at);
 	store_relaxed(&gp->status, G_SYSCALL);
 	if (unlikely(load_relaxed(&sched.fenced)))
 		(void)xchg(&gp->status, G_SYSCALL); // full barrier; pairs with the cas in preempt_m
 	compiler_barrier();
 	if (unlikely(load_relaxed(&gp->signal_pending)))
 		entersyscall_slow(gp);
+}
+
+// About to make one that will block: the P is handed on at once.
+static inline __attribute__((always_inline)) void entersyscallblock(struct g *gp)
+{
+	frame_here(&gp->at);
+	entersyscallblock_slow(gp);
 }
 
 // Back from it, or from entersyscallblock. Keeps errno.
@@ -221,6 +239,34 @@ void sysmon_refused(void); // the preemption handler did not stop its thread; si
 // Who holds pp under word is to make room for a G that was woken, at the time at; self: the waker's G or NULL. Signal-safe.
 void sysmon_ask(struct p *pp, uint64_t word, int64_t at, const struct g *self);
 void sysmon_reset_in_child(void);
+void sysmon_notice(void); // something else than demand is to be done now; signal-safe
+// For stw.c, by sysmon.
+int64_t signal_g(struct g *gp, const struct p *pp, uint64_t word, struct asking *asking,
+		 int64_t since, int64_t now, int64_t answered);
+void take_and_hand_off(struct p *pp, uint64_t word, struct g *gp, bool queue, int64_t until,
+		       uint64_t *count);
+
+// --- stw.c: stop the world -----------------------------------------------------------------------
+enum stw_state { STW_GOES, STW_STOPPING, STW_STOPPED };
+enum { STRAGGLERS = 8 };
+struct stopped {
+	int64_t ns;	  // from the request to the last thread
+	uint32_t threads; // that stand still
+	uint32_t
+		stragglers; // threads that do not; asleep in the kernel where no interposer saw it, after a success
+	int32_t straggler[STRAGGLERS]; // tids of the first
+};
+int stw_stop(int64_t timeout, struct stopped *ret); // 0 or -errno: see there
+int stw_start(void);
+enum stw_state stw_state(void);
+int64_t stw_since(void);
+int64_t stw_poll(int64_t now);
+bool stw_stop_by_sysmon(void); // false: not now, another thread does
+void stw_start_by_sysmon(void);
+const struct stopped *stw_result(void);
+void stw_thread_exits(void);
+void stw_hold(void);
+void stw_reset_in_child(void);
 
 // --- preempt.c --------------------------------------------------------------------------------
 void preempt_init(void);
@@ -320,6 +366,42 @@ int memory_read(uintptr_t addr, void *buf, size_t size);
 int module_identify(uintptr_t start, uintptr_t end, const struct map_line *line,
 		    struct module_id *ret_id);
 
+// --- backtrace.c: the callers of a thread that stands still --------------------------------------
+struct place {
+	uintptr_t pc;
+	bool exact; // else a return address
+};
+bool backtrace_start(const struct g *gp, struct frame *ret); // false: it is not known where it is
+int backtrace_walk(const struct g *gp, struct frame f, struct place *v,
+		   int max); // how many places
+
+// --- waits.c: whom a waiting G waits for -----------------------------------------------------------
+const struct g *wait_owner(const struct g *gp, int *ret_tid);
+int mutex_owner(const void *mutex); // tid, or 0
+const struct g *g_of_tid(int tid);
+
+// --- dump.c: what all threads do --------------------------------------------------------------------
+int64_t dump_poll(int64_t now); // sysmon
+enum {
+	DUMP_MARK = 0x70726464
+}; // in the high half of the value of `preempt dump`'s signal; the low half is a number for the file
+void dump_signalled(void);
+void dump_wanted(uint32_t nonce);
+void dump_deadlock(void);
+int dump_to(int fd);
+void dump_thread(struct text *t, const struct g *gp, int64_t now);
+void dump_all_threads(struct text *t, int64_t now);
+void dump_reset_in_child(void);
+
+// --- deadlock.c: threads that wait for each other ---------------------------------------------------
+int64_t deadlock_poll(int64_t now);   // sysmon
+int64_t deadlock_sleeps(int64_t now); // sysmon
+void deadlock_suspect(void);
+void sysmon_idles(void);
+void deadlock_write(struct text *t);
+void deadlock_told(void);
+void deadlock_reset_in_child(void);
+
 // --- modules.c: which modules are mapped, and their tables ---------------------------------------
 // glibc's struct dl_find_object and _dl_find_object (2.35); NULL: not there. Set by init.c.
 struct loaded_object {
@@ -384,6 +466,8 @@ extern struct modules *modules; // NULL until sysmon first needs it; never unmap
 extern bool modules_missed;	// there is a miss to be taken
 uintptr_t modules_take_miss(int i);
 uint32_t modules_unloads(void);
+// sysmon: the link-time address of pc, and the file it is in; or pc itself, and NULL.
+uintptr_t modules_place(uintptr_t pc, const char **ret_path);
 bool modules_unloading(void);	     // dlclose runs
 void modules_forget_unloading(void); // in the child of a fork
 static inline uint32_t modules_hash(uintptr_t start)
@@ -395,6 +479,7 @@ static inline uint32_t modules_hash(uintptr_t start)
 // sysmon: look for new modules and tables, for at most about 0.5 ms (more when one table is large); returns when to
 // call again, INT64_MAX if only a miss makes it necessary.
 int64_t modules_poll(int64_t now);
+bool modules_settled(void); // all tables that there will be are there
 void modules_reset_in_child(void);
 
 // --- helper.c: the process that builds missing tables ---------------------------------------------
@@ -452,9 +537,6 @@ bool futex_waits(const uint32_t *word, int op,
 		 uint32_t expected); // may the call block? reads the word
 
 // --- unwind.c -----------------------------------------------------------------------------------
-struct frame {
-	uintptr_t pc, sp, bp;
-};
 // One step up, by the tables. pc is exact in the first frame and a return address in the others (exact = false: look
 // up pc - 1). 1: ret_row describes frame's pc, and frame is now its caller. 0: it was the outermost. -1: unknown.
 // Reads only stack words in [frame->sp, stack_hi). Signal-safe.
@@ -467,6 +549,7 @@ enum refusal { REFUSE_NOT, REFUSE_NO_TABLE, REFUSE_UNSAFE_PC, REFUSE_CRITICAL, R
 // Go's isAsyncSafePoint: may a call be injected at frame? Signal-safe; stack under 1 KiB.
 enum refusal is_async_safe_point(const struct g *gp, const struct frame *frame);
 bool is_spin_wait(uintptr_t pc);
+bool is_ours(uintptr_t pc); // in this library
 // The calling thread's stack, once, when it starts: callers of the thread's first function lie at hi and above.
 void stack_is(uintptr_t lo, uintptr_t hi);
 void stack_is_main(uintptr_t start); // start: rsp at the entry of the program, or 0
@@ -491,6 +574,9 @@ void signal_thread_start(struct g *gp); // alternate stack, mask
 // was interrupted.
 void signal_park_begin(const struct g *gp, const ucontext_t *uc);
 void signal_park_end(void);
+bool signal_may_wake(void);   // has the program a handler for a signal that comes from elsewhere?
+void signal_dump_early(void); // at the start of the process: PREEMPT_DUMP_SIGNAL ends nobody
+void signal_hide_dump(struct sigaction *old);		 // what the program is told of it
 void signal_forward(int sig, siginfo_t *info, void *uc); // to the program's handler
 void signal_prepare_exec(void); // what the new image inherits is what the program set
 void signal_exec_failed(void);

@@ -172,7 +172,11 @@ static void call_handler(const struct kernel_sigaction *ka, bool blocked, int si
 		tls.g = NULL;
 		tls.no_adopt++;
 		tls.frames++;
+		if (self)
+			fetch_add(&self->handlers, 1); // before the look; pairs with look_at_g
 	}
+	if (self && (pless || tls.frames) && unlikely(load_relaxed(&sched.stopping)))
+		stw_hold(); // also one on top of a handler that waits here
 	memcpy(&real, &uc->uc_sigmask, sizeof real);
 	if (self) {
 		self->sigcount++;
@@ -216,6 +220,8 @@ static void call_handler(const struct kernel_sigaction *ka, bool blocked, int si
 		tls.g = saved;
 		tls.no_adopt--;
 		tls.frames--;
+		if (self && load_relaxed(&self->handlers))
+			fetch_sub(&self->handlers, 1); // as above
 	}
 }
 
@@ -229,6 +235,8 @@ static void enter_handler(int sig, siginfo_t *info, void *uc)
 		defer(info, uc);
 		return;
 	}
+	if (unlikely(sig == config.dump_signal))
+		dump_signalled();
 	if (!is_handler(&ka))
 		return; // changed between delivery and here
 	if (tls.self)
@@ -288,15 +296,57 @@ static void install(int sig, const struct kernel_sigaction *ka)
 {
 	struct kernel_sigaction real = *ka;
 
-	if (is_handler(ka)) {
+	if (is_handler(ka) || sig == config.dump_signal) {
 		real.handler = enter_handler;
 		// RESETHAND is done by enter_handler: a deferred signal must find its handler again.
 		real.flags = (ka->flags | SA_SIGINFO | SA_RESTORER_) & ~(unsigned long)SA_RESETHAND;
+		if (!is_handler(ka))
+			real.flags |= SA_RESTART;
 		real.restorer = restore_rt;
 		real.mask =
 			ka->flags & SA_ONSTACK ? ALL_SIGNALS : ka->mask & ~SIG_BIT(config.signal);
 	}
 	kernel_set(sig, &real, NULL);
+}
+
+// Could a handler of the program wake a thread, all of which wait? What a faulting instruction causes, comes from a thread that runs.
+bool signal_may_wake(void)
+{
+	for (int sig = 1; sig <= NSIG_KERNEL; sig++)
+		if (!reserved(sig) && is_handler(&dispositions[sig]) && sig != SIGSEGV &&
+		    sig != SIGBUS && sig != SIGFPE && sig != SIGILL && sig != SIGTRAP &&
+		    sig != SIGSYS && sig != SIGABRT)
+			return true;
+	return false;
+}
+
+// PREEMPT_DUMP_SIGNAL while there is no scheduler: one line.
+static void dump_alone(int sig, siginfo_t *info, void *uc)
+{
+	(void)sig;
+	(void)info;
+	(void)uc;
+	log_line(LOG_ERROR, "process %d has no threads that are scheduled", os_getpid());
+}
+
+static const struct kernel_sigaction early = {
+	.handler = dump_alone,
+	.flags = SA_SIGINFO | SA_RESTART | SA_ONSTACK | SA_RESTORER_,
+	.restorer = restore_rt,
+};
+
+void signal_dump_early(void)
+{
+	struct kernel_sigaction ka;
+
+	if (config.dump_signal && kernel_set(config.dump_signal, NULL, &ka) == 0 && !ka.handler)
+		kernel_set(config.dump_signal, &early, NULL);
+}
+
+void signal_hide_dump(struct sigaction *old)
+{
+	if (old->sa_sigaction == dump_alone)
+		*old = (struct sigaction){0};
 }
 
 void signal_activate(void)
@@ -306,8 +356,10 @@ void signal_activate(void)
 
 		if (reserved(sig) || kernel_set(sig, NULL, &ka) < 0)
 			continue;
+		if (ka.handler == dump_alone)
+			ka = (struct kernel_sigaction){0};
 		dispositions[sig] = ka;
-		if (sig != config.signal && is_handler(&ka))
+		if (sig != config.signal && (is_handler(&ka) || sig == config.dump_signal))
 			install(sig, &ka);
 	}
 	if (config.signal == SIG_SETXID)
@@ -419,7 +471,12 @@ void signal_reset_in_child(void)
 	for (int sig = 1; sig <= NSIG_KERNEL; sig++) {
 		struct kernel_sigaction ka = dispositions[sig];
 
-		if (sig != config.signal && (reserved(sig) || !is_handler(&ka)))
+		if (sig == config.dump_signal && !ka.handler) {
+			kernel_set(sig, &early, NULL);
+			continue;
+		}
+		if (sig != config.signal && sig != config.dump_signal &&
+		    (reserved(sig) || !is_handler(&ka)))
 			continue;
 		if (sig != SIG_SETXID && is_handler(&ka)) {
 			ka.flags |= SA_RESTORER_;

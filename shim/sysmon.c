@@ -73,6 +73,12 @@ void sysmon_refused(void)
 		wake_from_nap();
 }
 
+void sysmon_notice(void)
+{
+	sysmon_kick();
+	wake_from_nap();
+}
+
 // Until when the short sleep lasts; INT64_MIN while there is none. A hint.
 static int64_t nap_ends = INT64_MIN;
 
@@ -126,8 +132,8 @@ static bool blocked_unseen(struct g *gp, uint64_t word)
 // is asked again, more and more seldom; PREEMPT_FORCE_AFTER from then on no refusal counts (gp->force). A signal that
 // did not arrive for long (the thread blocks it by means that we do not see) is given up, so that another can be sent;
 // should it come after all, it is swallowed.
-static int64_t signal_g(struct g *gp, const struct p *pp, uint64_t word, struct asking *asking,
-			int64_t since, int64_t now, int64_t answered)
+int64_t signal_g(struct g *gp, const struct p *pp, uint64_t word, struct asking *asking,
+		 int64_t since, int64_t now, int64_t answered)
 {
 	int64_t force_at = since + config.force_after, backoff = BACKOFF_MIN, look;
 	bool force = config.force_after && now >= force_at, sent;
@@ -163,8 +169,8 @@ static int64_t signal_g(struct g *gp, const struct p *pp, uint64_t word, struct 
 
 // queue: what the G does when it comes back unaware of it: at its next interposed call it queues, or it runs on credit.
 // until: it has had the use of the P until then.
-static void take_and_hand_off(struct p *pp, uint64_t word, struct g *gp, bool queue, int64_t until,
-			      uint64_t *count)
+void take_and_hand_off(struct p *pp, uint64_t word, struct g *gp, bool queue, int64_t until,
+		       uint64_t *count)
 {
 	critical_enter();
 	store_relaxed(&gp->retaken_at, until);
@@ -439,16 +445,19 @@ static void sleep_until(int64_t when)
 }
 
 // No demand: sleep until kicked, until the next trace line, or until the helper and the like should be looked at.
-static void sleep_deep(void)
+static void sleep_deep(int64_t when)
 {
-	int64_t when = config.schedtrace_ms ? mon.next_trace : INT64_MAX;
 	struct deadline d;
+
+	if (config.schedtrace_ms)
+		when = earlier(when, mon.next_trace);
+	when = earlier(when, deadlock_sleeps(os_nanotime()));
 
 	if (helper_running() || helper_calling())
 		when = earlier(when, os_nanotime() + 100 * MS);
 	d = (struct deadline){CLOCK_MONOTONIC, {when / 1000000000, when % 1000000000}};
 	xchg(&asleep, 1); // before the look at demand; pairs with ready() and sysmon_kick
-	if (!demand() && !load_relaxed(&stopping)) {
+	if (!demand() && !load_relaxed(&stopping) && stw_state() == STW_GOES) {
 		preempt_rests();
 		os_futex_wait(&asleep, 1, when < INT64_MAX ? &d : NULL);
 	}
@@ -470,6 +479,13 @@ static void sysmon(void *arg)
 	int lingered = 0;
 
 	(void)arg;
+	tls.is_sysmon = true;
+	if (config.signal ==
+	    SIG_SETXID) { // with another one the program's instances could come here
+		uint64_t bit = SIG_BIT(SIG_SETXID);
+
+		os_sigmask(SIG_UNBLOCK, &bit, NULL); // dump.c
+	}
 	sys5(SYS_prctl, 29 /* PR_SET_TIMERSLACK */, 1, 0, 0, 0);
 	sys5(SYS_prctl, 15 /* PR_SET_NAME */, "sysmon", 0, 0, 0);
 	attr.nice = 20 - (int)sys2(SYS_getpriority, 0 /* PRIO_PROCESS */,
@@ -485,20 +501,25 @@ static void sysmon(void *arg)
 
 		follow_quota(now);
 		trace_line(now);
+		next = earlier(stw_poll(now), earlier(dump_poll(now), deadlock_poll(now)));
+		if (load_relaxed(&sched.stopping)) {
+			sleep_until(next);
+			continue;
+		}
 		if (!demand()) {
 			if (helper_running() || helper_calling())
 				modules_poll(now);
 			if (++lingered > LINGER) {
-				sleep_deep();
+				sleep_deep(next);
 				lingered = 0;
 			} else {
-				sleep_until(now + earlier(config.quantum, MS));
+				sleep_until(earlier(next, now + earlier(config.quantum, MS)));
 			}
 			continue;
 		}
 		lingered = 0;
 		mon.retook = false;
-		next = earlier(retake(now), watch_strays(now));
+		next = earlier(next, earlier(retake(now), watch_strays(now)));
 		if (!config.asyncpreemptoff) // else nobody asks where a thread is
 			next = earlier(next, earlier(modules_poll(now), sites_poll(now)));
 		if (mon.retook) {

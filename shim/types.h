@@ -37,7 +37,7 @@ enum g_status {
 //   P_RUNNING held by the G that remembers this word; that G moves it on by CAS. sysmon may CAS it
 //             away when the holder is blocked in the kernel where no interposer saw it.
 //   P_SYSCALL not used: as in newer Go, being in a system call is a state of the G.
-//   P_STOPPED reserved for stop-the-world.
+//   P_STOPPED not used: in a stopped world all Ps idle, and pidleget gives none.
 //   P_DEAD    above nprocs after procresize; in no list.
 //   P_SCHED   pinned: one thread is inside the scheduler with it and has it to itself.
 enum p_state {
@@ -78,6 +78,11 @@ enum { NOTE_NONE = 0, NOTE_SLEEPING = 1, NOTE_GRANTED = 2, NOTE_CANCEL = 4 };
 enum ready_as { READY_WOKEN, READY_NEW, READY_PREEMPTED, READY_YIELDED };
 
 struct p;
+
+// Registers from which the callers of a place can be found.
+struct frame {
+	uintptr_t pc, sp, bp;
+};
 
 // sysmon: how often a running G is asked by signal, and asked again when the answer was "not here".
 struct asking {
@@ -126,6 +131,7 @@ struct g {
 
 	// Preemption. Go's m.locks, m.preemptGen, m.signalPending.
 	bool preempt;		   // asked to yield at the next interposed call; set by sysmon
+	uint32_t preemptoff;	   // preempt_disable without preempt_enable; owner only
 	int32_t locks;		   // interposed locks held; owner only. See lock_counted in shim.h
 	const void *held;	   // the mutex locked last, until it is unlocked; owner only
 	const volatile void *spun; // the spin lock locked last, and how often in a row; owner only
@@ -146,12 +152,24 @@ struct g {
 	void *altstack;	       // ours; type-stable with the G
 	uint32_t sigcount;     // program handlers run on this thread, for the EINTR rule
 	uint32_t signorestart; // of these, handlers without SA_RESTART
+	uint32_t handlers;     // that run now, on top of a wait or a call
 
 	// Start of the thread (interpose/thread.c).
 	void *(*start)(void *);
 	void *arg;
 	uintptr_t stack_lo; // the program's choice, or 0: libc's, of
 	size_t stack_size;  // this size, guard area not counted
+
+	// For who looks at its stack while it stands still, and asks why (backtrace.c, waits.c). Written by the owner.
+	struct frame at;	  // where it waits, or made a system call
+	struct frame interrupted; // where a preemption stopped it; counts if is_interrupted
+	bool is_interrupted;
+	bool waits_forever;		   // no deadline ends the wait in the lot
+	uintptr_t stack_bottom, stack_top; // as tls.stack_lo, stack_hi
+	int64_t call_since;		   // entersyscallblock
+	pthread_t joins;		   // whom, or 0
+	int64_t told;  // sysmon: the wait that a deadlock was told of began then
+	uint32_t mark; // sysmon: deadlock.c
 
 	// Accounting, ns. Written by the owner or its granter.
 	int64_t runnable_since; // when it last became runnable
@@ -239,6 +257,8 @@ struct sched {
 	bool membarrier;      // the kernel has it
 	bool fenced;	  // entersyscall makes its own barrier: signals are being sent (preempt.c)
 	bool fence_holds; // every thread knows of it
+	bool stopping; // the world is to stop, or has: no P is given to anybody. Written under lock
+	uint32_t watch_idle; // sysmon wants to know when all Ps idle (deadlock.c)
 	int pid;
 	int64_t start_time;
 	struct p *allp; // MAX_PROCS, memory touched as used
@@ -286,8 +306,10 @@ struct stack_walk {
 struct tls {
 	struct g
 		*g; // NULL: this thread passes through (foreign, dormant, in a handler without a P)
-	struct g *self;			// the thread's G even while g is NULL
-	bool async_cancel;		// the program has the asynchronous type of cancellation on
+	struct g *self;	   // the thread's G even while g is NULL
+	bool async_cancel; // the program has the asynchronous type of cancellation on
+	bool is_sysmon;
+	uint32_t weight;		// preempt_set_weight, or 0
 	uint32_t pauses;		// sitecalls.c: rewritten PAUSEs since the last yield
 	uint32_t critical;		// > 0: the program's signal handlers are deferred
 	uint32_t frames;		// program handlers running on top of a wait or system call
@@ -332,5 +354,6 @@ static inline bool gives_credit(void)
 	return config.credit && !config.asyncpreemptoff;
 }
 
+enum deadlock_mode { DEADLOCK_OFF, DEADLOCK_REPORT, DEADLOCK_ABORT };
 enum spin_mode { SPIN_OFF, SPIN_ON, SPIN_SAMPLE };
 enum log_level { LOG_OFF, LOG_ERROR, LOG_WARN, LOG_INFO, LOG_DEBUG };

@@ -89,6 +89,8 @@ void weigh(struct g *gp)
 		sys5(SYS_prctl, 16 /* PR_GET_NAME */, name, 0, 0, 0);
 		named = weight_of_name(config.weights, name);
 	}
+	if (tls.weight)
+		named = tls.weight;
 	class = (int)sys1(SYS_sched_getscheduler, 0) & ~SCHED_RESET_ON_FORK;
 	nice = 20 - (int)sys2(SYS_getpriority, 0 /* PRIO_PROCESS */, 0); // it returns 20 - nice
 	if (nice < -20 || nice > 19)

@@ -64,6 +64,8 @@ int build_run(struct jobs *jobs, const struct build *build, const char **ret_why
 void coverage_print(FILE *out, const struct jobs *jobs);
 void coverage_json(FILE *out, const struct jobs *jobs);
 
+// --- dump.c ---------------------------------------------------------------------------------------------
+
 // --- tables.c ---------------------------------------------------------------------------------------------
 int cmd_tables(int argc, char **argv);
 void tables_help(FILE *out);

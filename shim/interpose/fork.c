@@ -29,6 +29,7 @@ static unsigned resets;
 void shim_child_after_fork(void)
 {
 	resets++;
+	stw_reset_in_child();
 	if (load_relaxed(&sched.active) != PHASE_ACTIVE)
 		return;
 	signal_reset_in_child();
@@ -36,6 +37,8 @@ void shim_child_after_fork(void)
 	sysmon_reset_in_child();
 	modules_reset_in_child();
 	sites_reset_in_child();
+	dump_reset_in_child();
+	deadlock_reset_in_child();
 	stats_reset_in_child();
 	sched_reset_in_child();
 }
@@ -92,6 +95,7 @@ void vfork_prepare(void)
 	tls.vfork_g = gp;
 	if (gp) {
 		entersyscallblock(gp);
+		gp->at.pc = 0; // this frame is gone soon
 		tls.g = NULL;
 		tls.no_adopt++;
 	}
@@ -120,7 +124,7 @@ long vfork_parent(long ret)
 
 // entersyscall also keeps preemption signals away: one that arrives after the kernel has put the default
 // action back would end the new program.
-static struct g *exec_begins(void)
+static inline __attribute__((always_inline)) struct g *exec_begins(void)
 {
 	struct g *gp = getg();
 

@@ -38,7 +38,14 @@ static int result(int r)
 
 EXPORT int sigaction(int sig, const struct sigaction *act, struct sigaction *old)
 {
-	return active() ? result(signal_sigaction(sig, act, old)) : REAL(sigaction)(sig, act, old);
+	int r;
+
+	if (active())
+		return result(signal_sigaction(sig, act, old));
+	r = REAL(sigaction)(sig, act, old);
+	if (r == 0 && old && config.dump_signal)
+		signal_hide_dump(old);
+	return r;
 }
 ALIAS(__sigaction, sigaction);
 

@@ -207,15 +207,39 @@ EXPORT int thrd_create(thrd_t *t, thrd_start_t start, void *arg)
 }
 COMPAT(thrd_create, 2_28, "GLIBC_2.28");
 
+// For dumps and deadlock.c. A join that is left by longjmp is ended by park_abandon, one that is cancelled here.
+static void joins_no_more(void *gp)
+{
+	((struct g *)gp)->joins = 0;
+}
+
 EXPORT int pthread_join(pthread_t t, void **ret)
 {
-	return WILL_BLOCK(REAL(pthread_join)(t, ret));
+	struct g *gp = getg();
+	volatile int r;
+
+	if (!gp)
+		return REAL(pthread_join)(t, ret);
+	gp->joins = t;
+	pthread_cleanup_push(joins_no_more, gp);
+	r = WILL_BLOCK(REAL(pthread_join)(t, ret));
+	pthread_cleanup_pop(1);
+	return r;
 }
 COMPAT(pthread_join, 2_2_5, "GLIBC_2.2.5");
 
 EXPORT int thrd_join(thrd_t t, int *ret)
 {
-	return WILL_BLOCK(REAL(thrd_join)(t, ret));
+	struct g *gp = getg();
+	volatile int r;
+
+	if (!gp)
+		return REAL(thrd_join)(t, ret);
+	gp->joins = t;
+	pthread_cleanup_push(joins_no_more, gp);
+	r = WILL_BLOCK(REAL(thrd_join)(t, ret));
+	pthread_cleanup_pop(1);
+	return r;
 }
 COMPAT(thrd_join, 2_28, "GLIBC_2.28");
 

@@ -127,6 +127,15 @@ def spin_waits(cache):
 
 
 @check
+def disabled(cache):
+    """While a thread has preemption disabled nobody else runs on its P, and as soon as it is enabled others do."""
+    build(cache)
+    code, _ = run("world_disabled", cache, PREEMPT_PROCS="1", PREEMPT_QUANTUM="1ms", PREEMPT_FORCE_AFTER="0",
+                  PREEMPT_CREDIT="0")
+    want(code == 0, "it does not end")
+
+
+@check
 def no_table_forced(cache):
     """Without a table a thread is stopped by force after PREEMPT_FORCE_AFTER; and never if that is 0."""
     os.chmod(cache, 0o777)  # such a directory is not believed, and nobody builds into it

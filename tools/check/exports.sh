@@ -32,7 +32,7 @@ fi
 # "name node" of every symbol in the map.
 sed -e 's|/\*.*\*/||' -e '/\/\*/,/\*\//d' "$map" | awk '
 	/^LIBPREEMPT / { next }
-	/^GLIBC_/ { node = $1; next }
+	/^(GLIBC|PREEMPT)_/ { node = $1; next }
 	/^local:/ { is_local = 1; next }
 	/^global:/ { is_local = 0; next }
 	/^}/ { is_local = 0; next }

@@ -1,0 +1,349 @@
+// dump.c: `preempt dump PID`: what all threads of a process do.
+//
+// The process writes it itself (shim/dump.c), in addresses; here they get names. It is asked by a signal to the library's own thread in
+// it: that thread takes no part in the program, so no call of the program is interrupted. Which thread that is, is seen from outside: its
+// name, and that it blocks all signals but one, for which the process has a handler. A process without the library has no such thread, so
+// it is never sent anything; and if it executes another program just now, the thread is gone, and the signal reaches nobody.
+//
+// The answer is a file with a random name in /tmp/preempt-UID, as the process sees that; it is removed at once.
+
+#include <argp.h>
+#include <ctype.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <glob.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "symbols.h"
+#include "tables.h"
+
+enum { OPT_NAMES = 256, OPT_RAW, OPT_TIMEOUT };
+
+struct options {
+	const char *target; // process id, or a file
+	bool names, raw;
+	int seconds;
+};
+
+static error_t parse(int key, char *arg, struct argp_state *state)
+{
+	struct options *o = state->input;
+
+	switch (key) {
+	case OPT_NAMES:
+		o->names = true;
+		return 0;
+	case OPT_RAW:
+		o->raw = true;
+		return 0;
+	case OPT_TIMEOUT:
+		o->seconds = atoi(arg);
+		if (o->seconds <= 0)
+			argp_error(state, "--timeout=%s: not a number of seconds", arg);
+		return 0;
+	case ARGP_KEY_ARG:
+		if (o->target)
+			argp_error(state, "one process at a time");
+		o->target = arg;
+		return 0;
+	case ARGP_KEY_END:
+		if (!o->target && !o->names)
+			argp_error(state, "no process id given");
+		return 0;
+	default:
+		return ARGP_ERR_UNKNOWN;
+	}
+}
+
+static const struct argp_option options[] = {
+	{"raw", OPT_RAW, NULL, 0, "Addresses only, no names of functions", 0},
+	{"timeout", OPT_TIMEOUT, "SECONDS", 0, "How long to wait for the process (10)", 0},
+	{"names", OPT_NAMES, NULL, 0,
+	 "Read a dump or a report of a deadlock from FILE or standard input, and add names", 0},
+	{0},
+};
+
+static const struct argp argp = {
+	options,
+	parse,
+	"PID\n--names [FILE]",
+	"Print what all threads of a process do that runs with libpreempt.\v"
+	"For each thread: its state and for how long it has been in it, the lock that it waits for "
+	"and "
+	"who holds it, and its callers. All threads are stopped meanwhile, for some milliseconds.",
+	NULL,
+	NULL,
+	NULL,
+};
+
+void dump_help(FILE *out)
+{
+	argp_help(&argp, out, ARGP_HELP_STD_HELP & ~ARGP_HELP_EXIT_OK, (char *)"preempt dump");
+}
+
+// --- names --------------------------------------------------------------------------------------------
+
+// "\tat PATH+0xADDRESS" gets a name; every other line stays as it is.
+static void print_named(char *line, const char *root)
+{
+	bool exact = strncmp(line, "\tat ", 4) == 0;
+	char *path = line + 4, *plus = strrchr(line, '+'), *end;
+	uint64_t address;
+
+	if ((exact || strncmp(line, "\tby ", 4) == 0) && *path == '/' && plus &&
+	    strncmp(plus, "+0x", 3) == 0) {
+		address = strtoull(plus + 1, &end, 16);
+		if (*end == '\n' || *end == 0) {
+			*plus = 0;
+			printf("%.4s", line);
+			if (symbol_print(stdout, root, path, address, exact))
+				printf(" in %s\n", path);
+			else
+				printf("%s+0x%lx\n", path, (unsigned long)address);
+			return;
+		}
+	}
+	fputs(line, stdout);
+}
+
+static void print_dump(FILE *in, const char *root, bool raw)
+{
+	char *line = NULL;
+	size_t cap = 0;
+
+	while (getline(&line, &cap, in) > 0) {
+		if (raw)
+			fputs(line, stdout);
+		else
+			print_named(line, root);
+	}
+	free(line);
+	symbols_free();
+}
+
+static int names_of(const char *path)
+{
+	FILE *in = path ? fopen(path, "re") : stdin;
+
+	if (!in) {
+		fprintf(stderr, "preempt: %s: %s\n", path, strerror(errno));
+		return EXIT_FAILED;
+	}
+	print_dump(in, "", false);
+	if (path)
+		fclose(in);
+	return 0;
+}
+
+// --- the process ----------------------------------------------------------------------------------------
+
+// The number behind NAME: in a status file, in base 16. False: it is not there.
+static bool status_mask(const char *path, const char *name, uint64_t *ret)
+{
+	FILE *f = fopen(path, "re");
+	size_t len = strlen(name), cap = 0;
+	char *line = NULL;
+	bool found = false;
+
+	while (f && !found && getline(&line, &cap, f) > 0)
+		if (strncmp(line, name, len) == 0 && line[len] == ':') {
+			*ret = strtoull(line + len + 1, NULL, 16);
+			found = true;
+		}
+	free(line);
+	if (f)
+		fclose(f);
+	return found;
+}
+
+static bool has_library(int pid)
+{
+	char path[64], *line = NULL;
+	size_t cap = 0;
+	bool found = false;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/%d/maps", pid);
+	f = fopen(path, "re");
+	while (f && !found && getline(&line, &cap, f) > 0)
+		found = strstr(line, "/libpreempt.so");
+	free(line);
+	if (f)
+		fclose(f);
+	return found;
+}
+
+static bool is_named(int pid, const char *tid, const char *name)
+{
+	char path[320], comm[32] = "";
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/%d/task/%s/comm", pid, tid);
+	f = fopen(path, "re");
+	if (!f)
+		return false;
+	if (!fgets(comm, sizeof(comm), f))
+		comm[0] = 0;
+	fclose(f);
+	comm[strcspn(comm, "\n")] = 0;
+	return strcmp(comm, name) == 0;
+}
+
+// The library's thread, and the one signal that it takes; 0: there is none.
+static int find_sysmon(int pid, int *ret_signal)
+{
+	const uint64_t never = 1ULL << (SIGKILL - 1) | 1ULL << (SIGSTOP - 1);
+	char path[320];
+	struct dirent *e;
+	int found = 0;
+	DIR *d;
+
+	snprintf(path, sizeof(path), "/proc/%d/task", pid);
+	d = opendir(path);
+	while (d && !found && (e = readdir(d))) {
+		uint64_t blocked, caught, open;
+
+		if (!isdigit((unsigned char)*e->d_name) || !is_named(pid, e->d_name, "sysmon"))
+			continue;
+		snprintf(path, sizeof(path), "/proc/%d/task/%s/status", pid, e->d_name);
+		if (!status_mask(path, "SigBlk", &blocked) || !status_mask(path, "SigCgt", &caught))
+			continue;
+		open = ~(blocked | never);
+		if (!open || open & (open - 1) || !(caught & open))
+			continue;
+		*ret_signal = __builtin_ctzll(open) + 1;
+		found = atoi(e->d_name);
+	}
+	if (d)
+		closedir(d);
+	return found;
+}
+
+static int send(int pid, int tid, int sig, uint32_t nonce)
+{
+	siginfo_t info = {.si_signo = sig, .si_code = SI_QUEUE};
+
+	info.si_pid = getpid();
+	info.si_uid = getuid();
+	info.si_value.sival_ptr = (void *)(uintptr_t)((uint64_t)DUMP_MARK << 32 | nonce);
+	return syscall(SYS_rt_tgsigqueueinfo, pid, tid, sig, &info) < 0 ? errno : 0;
+}
+
+// The answer, when it is there, or NULL. It is removed.
+static FILE *take_answer(const char *pattern)
+{
+	FILE *f = NULL;
+	glob_t g;
+
+	if (glob(pattern, GLOB_NOSORT, NULL, &g) == 0 && g.gl_pathc > 0) {
+		int fd = open(g.gl_pathv[0], O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+
+		f = fd < 0 ? NULL : fdopen(fd, "r");
+		unlink(g.gl_pathv[0]);
+	}
+	globfree(&g);
+	return f;
+}
+
+static FILE *wait_for_answer(int pid, uint32_t nonce, int seconds)
+{
+	struct timespec pause = {.tv_nsec = 5000000};
+	char below[96], here[64];
+	FILE *f;
+
+	snprintf(below, sizeof(below), "/proc/%d/root/tmp/preempt-*/dump-%08x", pid, nonce);
+	snprintf(here, sizeof(here), "/tmp/preempt-*/dump-%08x", nonce);
+	for (int i = 0; i < seconds * 200; i++) {
+		f = take_answer(below);
+		if (!f)
+			f = take_answer(here);
+		if (f)
+			return f;
+		if (kill(pid, 0) != 0 && errno == ESRCH) {
+			fprintf(stderr, "preempt: process %d has ended\n", pid);
+			return NULL;
+		}
+		nanosleep(&pause, NULL);
+	}
+	fprintf(stderr,
+		"preempt: process %d has not answered in %d s; it may be stopped, or have no "
+		"access to "
+		"/tmp\n",
+		pid, seconds);
+	return NULL;
+}
+
+static int dump_process(const struct options *o)
+{
+	char root[64], *end;
+	long pid = strtol(o->target, &end, 10);
+	uint32_t nonce;
+	int tid, sig, err;
+	FILE *answer;
+
+	if (*end || pid <= 0 || pid > 1 << 30) {
+		fprintf(stderr, "preempt: '%s' is not a process id\n", o->target);
+		return EXIT_FAILED;
+	}
+	if (kill((pid_t)pid, 0) != 0) {
+		fprintf(stderr, "preempt: process %ld: %s\n", pid, strerror(errno));
+		return EXIT_FAILED;
+	}
+	if (!has_library((int)pid)) {
+		fprintf(stderr,
+			"preempt: process %ld does not run with libpreempt, or belongs to somebody "
+			"else\n",
+			pid);
+		return EXIT_FAILED;
+	}
+	tid = find_sysmon((int)pid, &sig);
+	if (!tid) {
+		fprintf(stderr,
+			"preempt: the threads of process %ld are not scheduled (yet), or it runs "
+			"with "
+			"PREEMPT_SIGNAL; PREEMPT_DUMP_SIGNAL is another way\n",
+			pid);
+		return EXIT_FAILED;
+	}
+	if (getrandom(&nonce, sizeof(nonce), 0) != sizeof(nonce))
+		nonce = (uint32_t)getpid();
+	err = send((int)pid, tid, sig, nonce);
+	if (err) {
+		fprintf(stderr, "preempt: process %ld: %s\n", pid, strerror(err));
+		return EXIT_FAILED;
+	}
+	answer = wait_for_answer((int)pid, nonce, o->seconds);
+	if (!answer)
+		return EXIT_FAILED;
+	snprintf(root, sizeof(root), "/proc/%ld/root", pid);
+	print_dump(answer, access(root, X_OK) == 0 ? root : "", o->raw);
+	fclose(answer);
+	return 0;
+}
+
+int cmd_dump(int argc, char **argv)
+{
+	struct options o = {.seconds = 10};
+	error_t err;
+	int r;
+
+	argp_err_exit_status = EXIT_FAILED;
+	err = argp_parse(&argp, argc, argv, 0, NULL, &o);
+	if (err) {
+		fprintf(stderr, "preempt: %s\n", strerror(err));
+		return EXIT_FAILED;
+	}
+	r = o.names ? names_of(o.target) : dump_process(&o);
+	if (fflush(stdout) != 0 && r == 0) {
+		fprintf(stderr, "preempt: standard output: %s\n", strerror(errno));
+		r = EXIT_FAILED;
+	}
+	return r;
+}

@@ -231,11 +231,11 @@ struct p *p_of_sleeper(int64_t now); // of a G in a long system call, pinned, or
 int64_t in_syscall_since(struct p *pp, uint64_t word, int64_t now); // as far as has been seen
 
 // --- sysmon.c ---------------------------------------------------------------------------------
-int sysmon_start(void);	   // 0 or -errno
-bool sysmon_stop(void);	   // false: it is not there
-void sysmon_last(void);	   // the last thread of the program leaves; no other can come
-void sysmon_kick(void);	   // there is demand (again): wake if in deep sleep; signal-safe
-void sysmon_refused(void); // the preemption handler did not stop its thread; signal-safe
+int sysmon_start(void);	      // 0 or -errno
+bool sysmon_stop(void);	      // false: it is not there
+void sysmon_last(int status); // the last thread of the program exits with it; no other can come
+void sysmon_kick(void);	      // there is demand (again): wake if in deep sleep; signal-safe
+void sysmon_refused(void);    // the preemption handler did not stop its thread; signal-safe
 // Who holds pp under word is to make room for a G that was woken, at the time at; self: the waker's G or NULL. Signal-safe.
 void sysmon_ask(struct p *pp, uint64_t word, int64_t at, const struct g *self);
 void sysmon_reset_in_child(void);

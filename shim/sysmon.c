@@ -39,6 +39,7 @@ enum {
 static uint32_t asleep;
 static uint32_t stopping;
 static int tid;
+static int exit_status; // of sysmon; written before stopping is set
 
 // 1: in a short sleep, or about to. Whoever changes it to 0 wakes it.
 static uint32_t napping;
@@ -532,6 +533,7 @@ static void sysmon(void *arg)
 		if (next > now)
 			sleep_until(next);
 	}
+	sys1(SYS_exit, exit_status);
 }
 
 static void nothing(void *arg)
@@ -575,10 +577,13 @@ bool sysmon_stop(void)
 }
 
 // The last thread of the program ends by the system call exit, which ends no other thread: ours would keep the process.
-void sysmon_last(void)
+// Since Linux 6.2 the status of the process is that of the thread that exits last: should that be ours, it has the same.
+void sysmon_last(int status)
 {
-	if (tid > 0)
-		end_for_good();
+	if (tid <= 0)
+		return;
+	exit_status = status; // before the xchg of stopping
+	end_for_good();
 }
 
 int sysmon_start(void)
@@ -596,6 +601,7 @@ int sysmon_start(void)
 
 void sysmon_reset_in_child(void)
 {
+	exit_status = 0;
 	asleep = 0;
 	napping = 0;
 	nap_ends = INT64_MIN;

@@ -32,7 +32,7 @@ static int cloned_start(void *arg)
 
 	shim_child_after_fork();
 	r = c->fn(c->arg);
-	shim_thread_exits(); // is what libc's function does with r
+	shim_thread_exits(SYS_exit, r); // is what libc's function does with r
 	return r;
 }
 

@@ -38,13 +38,14 @@ static void thread_leaves(void *round)
 	goexit();
 }
 
-void shim_thread_exits(void)
+void shim_thread_exits(long nr, long status)
 {
+	(void)nr;
 	if (load_relaxed(&sched.active) != PHASE_ACTIVE)
 		return;
 	goexit();
 	if (load_seq_cst(&sched.ngs) == 0) // pairs with the decrement in another goexit
-		sysmon_last();
+		sysmon_last((int)status);
 }
 
 // As early as possible: a low key needs no memory in pthread_setspecific.

@@ -12,7 +12,7 @@
 // parked thread. So whatever it does cannot depend on a P: it may fork, exec, exit, wait for threads that are not scheduled, or end.
 //
 // What is not stopped: threads that are not Gs, and code that runs inside a call of libc (resolver modules, atfork handlers). A
-// thread asleep in the kernel where no interposer saw it (page fault, the read inside fgets) is left there, as a signal
+// thread asleep in the kernel where no interposer saw it (the read inside fgets, a page fault that lasts) is left there, as a signal
 // could end its call; when it wakes up, it is asked. It is told of (stragglers). Handlers of the program that come meanwhile
 // to threads that stand still wait (stw_hold).
 //
@@ -36,6 +36,7 @@ static const int64_t US = 1000, MS = 1000000;
 enum {
 	FORCE = 2000000,      // ns until a thread is stopped where it is
 	GRACE = 1000000,      // ns until locks no longer count
+	FAULT = 20000000,     // ns until an uninterruptible sleep counts as one
 	ROUND_MIN = 30000,    // ns between two rounds
 	ALIVE = 100000000,    // ns between looks whether the owner is still there
 	ASLEEP_LOOK = 500000, // ns between looks at those asleep unseen
@@ -108,17 +109,18 @@ static void add_straggler(struct round *round, const struct g *gp)
 	r->stragglers++;
 }
 
-static bool asleep(const struct g *gp)
+// Is a thread in that state asleep in the kernel, perhaps for long? An uninterruptible sleep is mostly a page fault that waits
+// while another thread forks or maps: it ends at once, and then the program would run on in a world said to be stopped.
+static bool asleep(char state, int64_t now)
 {
-	char state = os_thread_state(gp->tid);
-
-	return state == 'S' || state == 'D';
+	return state == 'S' || (state == 'D' && now >= stw.since + FAULT);
 }
 
 // gp runs, with pp under word or without a P: make it stop.
 static void ask(struct g *gp, struct p *pp, uint64_t word, int64_t now, struct round *round)
 {
 	int64_t since = stw.since, next;
+	char state;
 
 	store_relaxed(&gp->preempt, true);
 	add_straggler(round, gp);
@@ -126,13 +128,16 @@ static void ask(struct g *gp, struct p *pp, uint64_t word, int64_t now, struct r
 		round->running++;
 		return;
 	}
-	if (!load_relaxed(&gp->signal_pending) && asleep(gp)) {
+	state = load_relaxed(&gp->signal_pending) ? 'R' : os_thread_state(gp->tid);
+	if (asleep(state, now)) {
 		if (pp)
 			take_and_hand_off(pp, word, gp, true, now, &stats.retakes_opaque);
 		round->asleep++;
 		return;
 	}
 	round->running++;
+	if (state == 'D')
+		return; // what follows the fault may be a call that a signal would end
 	if (load_relaxed(&gp->locks) > 0) {
 		if (now < stw.since + GRACE)
 			return;
@@ -193,7 +198,8 @@ static void look_at_g(struct g *gp, int64_t now, struct round *round)
 	}
 	round->result.threads++;
 	// A handler of the program on top: it goes on to its end, or sleeps.
-	if (load_seq_cst(&gp->handlers) && !asleep(gp)) { // pairs with call_handler's fetch_add
+	if (load_seq_cst(&gp->handlers) &&
+	    !asleep(os_thread_state(gp->tid), now)) { // pairs with call_handler's fetch_add
 		round->running++;
 		add_straggler(round, gp);
 	}

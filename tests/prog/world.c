@@ -269,9 +269,7 @@ static void *forker(void *arg)
 	return arg;
 }
 
-/* Open defect: while others fork a worker was once seen to run on in a stopped world (P=1, 100us). Run by name, not in
- * the lists, until that is mended; then it is a CASE_STRESS again. */
-HELPER(world_forkers)
+CASE_STRESS(world_forkers)
 {
 	pthread_t t[2];
 

@@ -693,9 +693,10 @@ void gostart(struct g *gp)
 		goexit();
 		tls.no_adopt--;
 	}
+	critical_enter(); // to handlers it becomes one in one step: stw.c holds those of a G
 	become(gp);
-	compiler_barrier();
 	tls.no_adopt--;
+	critical_leave();
 	signal_thread_start(gp);
 	park_wait(gp, NULL, 0);
 	preempt_check(gp); // the world may have begun to stop since

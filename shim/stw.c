@@ -36,7 +36,7 @@ static const int64_t US = 1000, MS = 1000000;
 enum {
 	FORCE = 2000000,      // ns until a thread is stopped where it is
 	GRACE = 1000000,      // ns until locks no longer count
-	FAULT = 20000000,     // ns until an uninterruptible sleep counts as one
+	SHORTLY = 20000000,   // ns until a page fault or the birth of a thread is not waited for
 	ROUND_MIN = 30000,    // ns between two rounds
 	ALIVE = 100000000,    // ns between looks whether the owner is still there
 	ASLEEP_LOOK = 500000, // ns between looks at those asleep unseen
@@ -113,7 +113,7 @@ static void add_straggler(struct round *round, const struct g *gp)
 // while another thread forks or maps: it ends at once, and then the program would run on in a world said to be stopped.
 static bool asleep(char state, int64_t now)
 {
-	return state == 'S' || (state == 'D' && now >= stw.since + FAULT);
+	return state == 'S' || (state == 'D' && now >= stw.since + SHORTLY);
 }
 
 // gp runs, with pp under word or without a P: make it stop.
@@ -197,6 +197,9 @@ static void look_at_g(struct g *gp, int64_t now, struct round *round)
 		return;
 	}
 	round->result.threads++;
+	// A thread that is being made comes to gostart by itself; its creator is in a system call.
+	if (!load_relaxed(&gp->tid) && now < stw.since + SHORTLY)
+		round->running++;
 	// A handler of the program on top: it goes on to its end, or sleeps.
 	if (load_seq_cst(&gp->handlers) &&
 	    !asleep(os_thread_state(gp->tid), now)) { // pairs with call_handler's fetch_add

@@ -217,6 +217,17 @@ static const struct setting settings[] = {
 	 .arg = "WHAT",
 	 .range = "off, report or abort",
 	 .help = "what to do when all threads wait for each other"},
+	{.name = "PREEMPT_CHAOS",
+	 .type = COUNT,
+	 .value = &config.chaos,
+	 .def = "0",
+	 .max = 2147483647,
+	 .arg = "SEED",
+	 .range = "0 to 2147483647",
+	 .help = "find races: who runs, and when it yields, is drawn from the seed; 0 is off. The "
+		 "same "
+		 "seed\n"
+		 "gives the same schedule with PREEMPT_PROCS=1"},
 	{.name = "PREEMPT_STRICT",
 	 .type = SWITCH,
 	 .value = &config.strict,

@@ -86,6 +86,7 @@ __attribute__((constructor)) static void init(void)
 	}
 	stack_end = dlsym(RTLD_DEFAULT, "__libc_stack_end");
 	bad = env_read(getenv_secure, environ);
+	chaos_init();
 	if (bad && config.strict)
 		_exit(127);
 	modules_find_object =

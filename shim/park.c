@@ -201,7 +201,7 @@ int lot_acquire(struct g *gp, void *obj, lot_try_fn *try, int kind, enum wait_re
 		const struct deadline *until, unsigned flags)
 {
 	struct handled since = handled_so_far(gp);
-	int64_t interval = 10 * 1000000;
+	int64_t interval = config.chaos ? 500 * 1000000 : 10 * 1000000; // chaos.c: no looks by time
 	int r = try_spinning(try, obj);
 
 	if (r != EBUSY)

@@ -82,6 +82,26 @@ void weigh(struct g *gp); // gp's thread: its weight from its name and priority
 uint32_t weight_of_name(const char *list, const char *name); // list: PREEMPT_WEIGHTS
 uint32_t weight_from(uint32_t named, int class, int nice);   // class: SCHED_*
 
+// --- chaos.c: schedules drawn from a seed ---------------------------------------------------------
+void chaos_init(void); // after env_read
+void chaos_yield(struct g *gp);
+// sysmon. The clock says that the slice of gp, which holds pp, is over, or that it has been in a call since then.
+enum chaos_verdict { CHAOS_SPARED, CHAOS_BLOCKED, CHAOS_OVER };
+enum chaos_verdict chaos_judge(const struct p *pp, const struct g *gp, int64_t now);
+bool chaos_takes(const struct g *gp, int64_t since, int64_t now);
+
+// At calls that touch what threads share. gp may be NULL.
+static inline void chaos_point(struct g *gp)
+{
+	if (unlikely(config.chaos) && gp)
+		chaos_yield(gp);
+}
+// No decision depends on time.
+static inline bool chaos_repeats(void)
+{
+	return unlikely(config.chaos) && load_relaxed(&sched.nprocs) == 1;
+}
+
 // --- proc.c -----------------------------------------------------------------------------------
 int sched_init(int nprocs);	 // P pool; 0 or -errno
 void sched_start(struct g *gp);	 // the calling thread becomes gp and takes a P without waiting
@@ -140,6 +160,7 @@ static inline void preempt_check(struct g *gp)
 {
 	if (unlikely(load_relaxed(&gp->preempt)))
 		preempt_check_slow(gp);
+	chaos_point(gp);
 }
 
 // gp->locks, by its owner. Counted before the try, so that a preemption right after it sees a holder. The preemption
@@ -147,6 +168,7 @@ static inline void preempt_check(struct g *gp)
 // not below -1, and heals with the next pair. (It once wrapped round, and such a thread had its grace with every slice.)
 static inline void lock_counted(struct g *gp)
 {
+	chaos_point(gp);
 	gp->locks++;
 	compiler_barrier();
 }
@@ -161,6 +183,8 @@ static inline void lock_released(struct g *gp)
 {
 	if (likely(gp && gp->locks > 0) && --gp->locks == 0)
 		preempt_check(gp);
+	else
+		chaos_point(gp);
 }
 
 // Where the caller is now, for backtrace.c. Its frame must last while others may look.

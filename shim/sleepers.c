@@ -35,7 +35,8 @@ struct p *p_of_sleeper(int64_t now)
 	static uint32_t turn; // a hint
 	uint32_t n = load_relaxed(&sched.nprocs), at = load_relaxed(&turn);
 
-	if (unlikely(load_relaxed(&sched.stopping))) // sysmon takes them all, each once
+	// sysmon takes them all, each once; or it alone judges who sleeps
+	if (unlikely(load_relaxed(&sched.stopping)) || chaos_repeats())
 		return NULL;
 	store_relaxed(&turn, at + LOOKS);
 	for (uint32_t i = 0; i < LOOKS && i < n; i++) {

@@ -236,7 +236,8 @@ static int64_t watch_running(struct p *pp, uint64_t word, struct g *gp, int64_t 
 	if (!load_relaxed(&gp->tid)) {
 		// Its thread has not started yet. It may not do so for long: a handler of the program can be first. (Without
 		// asynchronous preemption nobody takes a P from a thread that is about to compute.)
-		if (now < start + UNSTARTED || config.asyncpreemptoff)
+		if (now < start + (chaos_repeats() ? 100 : 1) * (int64_t)UNSTARTED ||
+		    config.asyncpreemptoff)
 			return now + mon.tick;
 		take_and_hand_off(pp, word, gp, !gives_credit(), now, &stats.retakes_opaque);
 		return now + mon.tick;
@@ -250,6 +251,13 @@ static int64_t watch_running(struct p *pp, uint64_t word, struct g *gp, int64_t 
 	end = slice_end(start, slice);
 	if (load_acquire(&pp->resched) == word) // pairs with sysmon_ask: resched_at is set
 		end = earlier(end, load_relaxed(&pp->resched_at));
+	if (chaos_repeats()) {
+		enum chaos_verdict v = chaos_judge(pp, gp, now);
+
+		if (v == CHAOS_SPARED)
+			return now + MS;
+		end = v == CHAOS_OVER ? now : end;
+	}
 	first = gp->seq_seen != word;
 	// At the end of a slice shorter than a tick each look is the first, and would be for nothing. One that did not
 	// stop by then is looked at: its thread may sleep in a handler that blocks our signal.
@@ -300,6 +308,8 @@ static int64_t watch_syscall(struct p *pp, uint64_t word, struct g *gp, int64_t 
 
 	if (now < since + RETAKE_AFTER)
 		return since + RETAKE_AFTER;
+	if (chaos_repeats() && !chaos_takes(gp, since, now))
+		return now + MS;
 	if (runqempty(pp) && load_relaxed(&sched.npidle) > 0 && now < since + 10 * MS)
 		return since + 10 * MS;
 	take_and_hand_off(pp, word, gp, true, since, &stats.retakes_syscall);

@@ -118,6 +118,10 @@ struct g {
 	int64_t weigh_at, weigh_every;
 	int64_t charged; // ns in all, with the CPU time before it was a G; 0: none yet
 
+	// chaos.c. By its thread, or by who queues it.
+	uint32_t chaos_calls, chaos_stops;
+	bool chaos_yields;
+
 	// Parking lot (park.c). Protected by the lock of the bucket of waitaddr.
 	const void *waitaddr;  // what it is queued for; NULL: not queued
 	const void *waitmutex; // on a condition variable: where a signal may move it, or NULL
@@ -291,7 +295,7 @@ struct policy {
 	bool (*reserve)(uint32_t n);
 	void (*reset)(void);
 };
-extern const struct policy policy_go, policy_fair;
+extern const struct policy policy_go, policy_fair, policy_chaos;
 
 // modules.c: the modules that a walk over the stack has met and compared with their tables.
 enum { WALK_MODULES = 4 };
@@ -343,6 +347,7 @@ struct config {
 	int log; // enum log_level
 	int deadlock;
 	int schedtrace_ms;
+	int chaos; // the seed, or 0
 	const struct policy *policy;
 	char stats[256], stats_page[256], trace[256], cache_dir[256], weights[1024], critical[1024];
 };

@@ -59,6 +59,7 @@ static int wait_in_lot(struct g *gp, pthread_cond_t *c, pthread_mutex_t *m,
 	int relock;
 	volatile int r; // lives across the setjmp in pthread_cleanup_push
 
+	chaos_point(gp);
 	pthread_testcancel();
 	gp->waitmutex = mutex_is_glibcs(m) ? NULL : m;
 	critical_enter(); // until lot_wait has parked
@@ -121,6 +122,7 @@ EXPORT int pthread_cond_signal(pthread_cond_t *c)
 {
 	struct g *gp = getg();
 
+	chaos_point(gp);
 	if (lot_has_waiters(c) && lot_signal(c, gp ? gp->held : NULL))
 		return 0;
 	return is_shared(c) || glibc_has_waiters(c) ? REAL(pthread_cond_signal)(c) : 0;
@@ -130,6 +132,7 @@ EXPORT int pthread_cond_broadcast(pthread_cond_t *c)
 {
 	struct g *gp = getg();
 
+	chaos_point(gp);
 	if (lot_has_waiters(c))
 		lot_broadcast(c, gp ? gp->held : NULL);
 	return is_shared(c) || glibc_has_waiters(c) ? REAL(pthread_cond_broadcast)(c) : 0;

@@ -79,6 +79,7 @@ EXPORT int sem_wait(sem_t *s)
 
 	if (!gp || !in_lot(s))
 		return WILL_BLOCK_IF(true, REAL(sem_wait)(s));
+	chaos_point(gp);
 	pthread_testcancel();
 	return try(s) == 0 ? 0 : wait_slow(gp, s, 0, NULL);
 }
@@ -129,6 +130,7 @@ EXPORT int sem_post(sem_t *s)
 
 	if (r == 0 && unlikely(lot_has_waiters(s)))
 		lot_wake(s, 1);
+	chaos_point(getg());
 	return r;
 }
 COMPAT(sem_post, 2_2_5, "GLIBC_2.2.5");

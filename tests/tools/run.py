@@ -29,6 +29,7 @@ VALUES = {
     "PREEMPT_TRACE": ("/tmp/trace", "x" * 300),
     "PREEMPT_DUMP_SIGNAL": ("SIGUSR2", "SIGSEGV"),
     "PREEMPT_DEADLOCK": ("abort", "ignore"),
+    "PREEMPT_CHAOS": ("42", "-1"),
     "PREEMPT_STRICT": ("1", "x"),
 }
 

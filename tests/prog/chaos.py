@@ -1,0 +1,96 @@
+#!/usr/bin/env python3
+"""chaos.py LIB PLANTED COMMAND CASE: PREEMPT_CHAOS finds planted races, and a seed repeats its schedule.
+
+lost, abba, cond: some of the first SEEDS seeds finds the race in one round, 1000 plain rounds hardly ever do, and the
+seed finds it each time again. order: the same seed gives the same order of all steps, another seed another.
+command: `preempt run --chaos` is the same, and 0 is off.
+"""
+
+import os
+import re
+import subprocess
+import sys
+
+lib, planted, command, case = sys.argv[1:5]
+SEEDS, AGAIN, PLAIN = 200, 20, 1000
+# A 2-CPU machine that is busy with other things has such an accident now and then.
+PLAIN_MOST = 20
+
+
+def run(args, seed=None, timeout=60, **settings):
+    env = {k: v for k, v in os.environ.items() if not k.startswith("PREEMPT_")}
+    env["PREEMPT_CACHE_DIR"] = os.environ.get("PREEMPT_CACHE_DIR", "/nonexistent")
+    if seed is not None:
+        env.update(LD_PRELOAD=lib, PREEMPT_CHAOS=str(seed), PREEMPT_PROCS="1", PREEMPT_DEADLOCK="abort")
+    env.update(settings)
+    return subprocess.run(args, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                          timeout=timeout)
+
+
+def fail(text, *more):
+    print(text, *more, sep="\n")
+    sys.exit(1)
+
+
+def found(r):
+    """Did that run show the race?"""
+    if case == "lost":
+        return r.returncode == 1 and "1 wrong" in r.stdout
+    return r.returncode == -6
+
+
+def planted_race():
+    seed = next((s for s in range(1, SEEDS + 1) if found(last := run([planted, case], s))), None)
+    if seed is None:
+        fail(f"{case}: not found by {SEEDS} seeds", last.stdout, last.stderr)
+    again = [run([planted, case], seed) for _ in range(AGAIN)]
+    count = sum(found(r) for r in again)
+    print(f"{case}: found by seed {seed}, {count} of {AGAIN} times again")
+    if count != AGAIN:
+        fail("not each time", *(r.stdout + r.stderr for r in again if not found(r)))
+    if case == "abba":
+        report = again[0].stderr
+        if "deadlock" not in report or len(set(re.findall(r"mutex (0x\w+)", report))) < 2:
+            fail("the report does not name two mutexes", report)
+    # One round is what a seed had.
+    hits = 0
+    if case == "lost":
+        out = run([planted, case, str(PLAIN)]).stdout
+        hits = int(out.split()[0])
+    else:
+        left = PLAIN
+        while left > 0 and hits <= PLAIN_MOST:
+            try:
+                run([planted, case, str(min(left, 100))], timeout=10)
+            except subprocess.TimeoutExpired:
+                hits += 1
+            left -= 100
+    print(f"{case}: {hits} of {PLAIN} plain rounds")
+    if hits > PLAIN_MOST:
+        fail("plain runs show it as well: it proves nothing")
+
+
+def order():
+    seen = set()
+    for seed in (1, 2, 3):
+        outs = {run([planted, "order"], seed).stdout for _ in range(AGAIN)}
+        if len(outs) != 1:
+            fail(f"seed {seed}: {len(outs)} orders in {AGAIN} runs", *outs)
+        seen |= outs
+    if len(seen) != 3 or any(len(s.strip()) != 4 * 45 for s in seen):
+        fail("three seeds should have three orders of 180 steps", *seen)
+    print("three seeds, 20 runs each: three orders")
+
+
+def by_command():
+    seeds = [run([command, "run", "-p", "1", "--chaos", str(s), "--", planted, "order"]).stdout
+             for s in (1, 1, 2)]
+    direct = run([planted, "order"], 1).stdout
+    if seeds[0] != direct or seeds[1] != direct or seeds[2] == direct:
+        fail("preempt run --chaos is not PREEMPT_CHAOS", direct, *seeds)
+    r = run([planted, "order"], 0)
+    if len(r.stdout.strip()) != 4 * 45 or r.stderr:
+        fail("PREEMPT_CHAOS=0", r.stdout, r.stderr)
+
+
+{"order": order, "command": by_command}.get(case, planted_race)()

@@ -137,7 +137,7 @@ EOF
 run_tests() {
 	local dir=$build log=$build/meson-logs/testlog.json line rc
 
-	install_packages "${base[@]}" check clang clang-format gdb libunwind-dev
+	install_packages "${base[@]}" check clang clang-format gdb libunwind-dev spin
 	(install_packages "${companions[@]}") || say "some tests will be skipped"
 	say "gcc: build"
 	CC=gcc configure_and_build "$build"

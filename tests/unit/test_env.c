@@ -260,6 +260,7 @@ START_TEST(help)
 		"SIGNAL", "FORCE_AFTER", "LOCK_GRACE", "SPIN", "CREDIT",
 		"WEIGHTS", "CRITICAL", "CACHE_DIR", "SCHEDTRACE", "STATS",
 		"TRACE", "DUMP_SIGNAL", "DEADLOCK", "LOG", "STRICT",
+		"CHAOS",
 	};
 	// clang-format on
 	struct text t = {.buf = buf, .len = 0, .cap = sizeof(buf)};

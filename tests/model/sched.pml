@@ -467,9 +467,7 @@ inline ready(t, pp, g)
 	queued[g] = true;
 #endif
 	atomic {
-#ifndef MUT_ready_demand_not_locked
 		drain(t);
-#endif
 		demand++
 	}
 }
@@ -673,6 +671,7 @@ proctype G(byte me)
 	fi;
 
 next:	atomic { forget(); op = 0; n = 0; r = 0; pp = NONE; parked = false; credit = false }
+	assert(status[me] == G_RUNNING);
 	/* the begin of a call: the cooperative safe point, and what a signal would find */
 	if
 	:: preempt[me] && !in_call -> in_call = true; goto preempt_check_slow
@@ -787,11 +786,7 @@ entersyscallblock:
 
 exitsyscall:
 	if
-#ifdef MUT_exitsyscall_does_not_look
-	:: gp_p[me] != NONE ->
-#else
 	:: gp_p[me] != NONE && word[gp_p[me] % NP] == P_RUNNING && seq[gp_p[me] % NP] == gp_seq[me] ->
-#endif
 		status[me] = G_RUNNING;
 		goto preempt_check
 	:: else ->
@@ -900,6 +895,7 @@ dead:
 		gp_seq[me] = 0;
 		note[me] = 0;
 		drain(me);
+		assert(park[me] == PARK_NONE && !lot[me]);
 		status[me] = G_DEAD;
 		ended++
 	}
@@ -1035,9 +1031,7 @@ proctype resizer()
 		:: else
 		fi
 	}
-#ifndef MUT_resize_does_not_wake
 	wakep(RESIZER)
-#endif
 }
 #endif
 

@@ -10,7 +10,7 @@
 //  - What a G draws depends on the seed, its number, and how many such calls it has made, and on nothing else. One that is late, as it comes back from
 //    a system call, then changes its own place only, not what others draw.
 //  - A slice ends at a call. sysmon ends one only after SLICE of CPU time (chaos_judge): a thread that spins until another one has done
-//    something must be stopped at last. It is CPU time, not time: on a busy machine a thread may not run for long.
+//    something must be stopped at last, and sooner each time again. It is CPU time, not time: on a busy machine a thread may not run for long.
 //  - The P of a G in a system call is taken only if its thread sleeps, and a woken thread has no credit.
 // What remains: when a system call returns, and what is seen where no interposer is.
 //
@@ -20,11 +20,15 @@
 #include "shim.h"
 
 enum {
-	SLICE = 50000000, // ns of CPU time between two interposed calls
-	ASLEEP = 1000000, // ns asleep until a P is taken
+	SLICE = 50000000,      // ns of CPU time between two interposed calls
+	SLICE_AGAIN = 1000000, // when it has been stopped, and made none since
+	PASSED = 64,	       // picks
+	LOOK = 8,	       // at every so many of them who has been passed over is looked for
+	ASLEEP = 1000000,      // ns asleep until a P is taken
 };
 
 static struct heap queue; // by rank; under sched.lock
+static uint32_t picks;	  // as above
 
 // A bijection of 64-bit numbers that spreads every bit: two rounds of xor-shift and multiplication with odd constants.
 static uint64_t mix(uint64_t x)
@@ -69,7 +73,7 @@ void chaos_yield(struct g *gp)
 }
 
 // sysmon, with one P: its holder has spun for too long, sleeps where nobody sees it, or is left alone.
-enum chaos_verdict chaos_judge(const struct p *pp, const struct g *gp, int64_t now)
+enum chaos_verdict chaos_judge(const struct p *pp, struct g *gp, int64_t now)
 {
 	static struct {
 		uint64_t word;
@@ -78,6 +82,7 @@ enum chaos_verdict chaos_judge(const struct p *pp, const struct g *gp, int64_t n
 	} seen;
 	int64_t cpu = os_thread_cputime(gp->tid), start = load_relaxed(&pp->slice_start);
 	uint64_t word = load_relaxed(&pp->word);
+	uint32_t calls = load_relaxed(&gp->chaos_calls) + 1;
 
 	if (cpu < 0)
 		return CHAOS_BLOCKED; // gone
@@ -91,8 +96,10 @@ enum chaos_verdict chaos_judge(const struct p *pp, const struct g *gp, int64_t n
 		seen.cpu = cpu;
 		seen.since = now;
 	}
-	if (cpu - seen.began >= SLICE)
+	if (cpu - seen.began >= (load_relaxed(&gp->chaos_hog) == calls ? SLICE_AGAIN : SLICE)) {
+		store_relaxed(&gp->chaos_hog, calls);
 		return CHAOS_OVER;
+	}
 	return now - seen.since < ASLEEP ? CHAOS_SPARED : CHAOS_BLOCKED;
 }
 
@@ -109,6 +116,18 @@ bool chaos_takes(const struct g *gp, int64_t since, int64_t now)
 
 // --- policy chaos -----------------------------------------------------------------------------------
 
+// Who has been passed over for too long: with a bad rank it would wait for ever beside threads that draw new ones all the time. Else
+// the first. sched.lock must be held.
+static uint32_t passed_over(void)
+{
+	uint32_t oldest = 0;
+
+	for (uint32_t i = 1; i < queue.n; i++)
+		if (queue.at[i].gp->queue_seq < queue.at[oldest].gp->queue_seq)
+			oldest = i;
+	return picks - queue.at[oldest].gp->chaos_queued > PASSED ? oldest : 0;
+}
+
 // Executed with tls.critical > 0; takes sched.lock.
 static void chaos_enqueue(struct p *pp, struct g *gp, bool next)
 {
@@ -120,6 +139,7 @@ static void chaos_enqueue(struct p *pp, struct g *gp, bool next)
 		gp->chaos_stops++;
 	rank = drawn(gp, gp->chaos_calls, gp->chaos_stops + 1);
 	lock_acquire(&sched.lock);
+	gp->chaos_queued = picks;
 	heap_push(&queue, (int64_t)(rank >> 2), gp); // keys are compared by their difference
 	store_relaxed(&sched.runq.size, queue.n);
 	lock_release(&sched.lock);
@@ -135,7 +155,7 @@ static struct g *chaos_pick(struct p *pp, bool *inherit)
 		return NULL;
 	lock_acquire(&sched.lock);
 	if (queue.n) {
-		gp = heap_take(&queue, 0);
+		gp = heap_take(&queue, picks++ % LOOK ? 0 : passed_over());
 		store_relaxed(&sched.runq.size, queue.n);
 	}
 	lock_release(&sched.lock);

@@ -119,7 +119,8 @@ struct g {
 	int64_t charged; // ns in all, with the CPU time before it was a G; 0: none yet
 
 	// chaos.c. By its thread, or by who queues it.
-	uint32_t chaos_calls, chaos_stops;
+	uint32_t chaos_calls, chaos_stops, chaos_queued;
+	uint32_t chaos_hog; // sysmon: it was stopped after so many calls less one; or 0
 	bool chaos_yields;
 
 	// Parking lot (park.c). Protected by the lock of the bucket of waitaddr.

@@ -93,6 +93,24 @@ static void *order(void *arg)
 	return NULL;
 }
 
+static bool enough;
+
+static void *hog(void *arg)
+{
+	(void)arg;
+	while (!__atomic_load_n(&enough, __ATOMIC_RELAXED))
+		;
+	return NULL;
+}
+
+static long cpu_time(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+	return t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
 static void busy(long ns)
 {
 	struct timespec t;
@@ -124,6 +142,28 @@ int main(int argc, char **argv)
 		for (int i = 0; i < 4; i++)
 			pthread_join(t[i], NULL);
 		puts(steps);
+		return 0;
+	}
+	if (!strcmp(argv[1], "hogs")) {
+		struct timespec ms = {0, 1000000};
+		long most = 0;
+		pthread_t t[8];
+
+		for (int i = 0; i < 8; i++)
+			pthread_create(&t[i], NULL, hog, NULL);
+		// In CPU time of all, so a busy machine is no matter. At first each is let run for longer.
+		for (int i = 0; i < 300; i++) {
+			long before = cpu_time(), took;
+
+			nanosleep(&ms, NULL);
+			took = cpu_time() - before;
+			if (i >= 20 && took > most)
+				most = took;
+		}
+		__atomic_store_n(&enough, true, __ATOMIC_RELAXED);
+		for (int i = 0; i < 8; i++)
+			pthread_join(t[i], NULL);
+		printf("%ld\n", most / 1000000);
 		return 0;
 	}
 	for (size_t c = 0; c < sizeof cases / sizeof cases[0]; c++) {

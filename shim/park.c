@@ -176,6 +176,19 @@ static int try_spinning(lot_try_fn *try, void *obj)
 	return r;
 }
 
+// Who holds obj, if that is known and it waits for a P: whoever waits for obj does best to give it its own.
+static struct g *preempted_owner(const void *obj, enum wait_reason why)
+{
+	if (!demand())
+		return NULL;
+	if (why == WAIT_MUTEX)
+		return g_queued(load_relaxed(&((const pthread_mutex_t *)obj)->__data.__owner));
+	if (why == WAIT_RWLOCK_R || why == WAIT_RWLOCK_W)
+		return g_queued(
+			load_relaxed(&((const pthread_rwlock_t *)obj)->__data.__cur_writer));
+	return NULL;
+}
+
 // A waiter that needs no wake-up any more leaves. If a waker had it already, that wake-up was meant for
 // whoever comes next.
 static void leave_and_pass_on(struct g *gp, const void *obj, int kind, bool parked)
@@ -200,7 +213,7 @@ int lot_acquire(struct g *gp, void *obj, lot_try_fn *try, int kind, enum wait_re
 {
 	struct handled since = handled_so_far(gp);
 	int64_t interval = 10 * 1000000;
-	int r = try_spinning(try, obj);
+	int r = preempted_owner(obj, why) ? EBUSY : try_spinning(try, obj);
 
 	if (r != EBUSY)
 		return r;
@@ -215,7 +228,7 @@ int lot_acquire(struct g *gp, void *obj, lot_try_fn *try, int kind, enum wait_re
 			critical_leave();
 			return r == EBUSY ? ETIMEDOUT : r;
 		}
-		parked = gopark_begin(gp, why);
+		parked = gopark_begin_for(gp, why, preempted_owner(obj, why));
 		critical_leave();
 		if (parked) {
 			for (;;) {

@@ -292,7 +292,7 @@ static void fair_enqueue(struct p *pp, struct g *gp, bool next)
 	if (self && self != gp && self->p && gp->ready_as == READY_WOKEN)
 		store_relaxed(&self->p->woke, gp); // a hint: it may be somebody else's P by now
 	lock_acquire(&sched.lock);
-	if (gp->ready_as == READY_YIELDED && fair.queue.n)
+	if ((gp->ready_as == READY_YIELDED || gp->ready_as == READY_SPUN) && fair.queue.n)
 		v = later(v, fair.queue.at[0].key);
 	v = later(v, minus(fair_clock(), CARRY * config.quantum));
 	store_relaxed(&gp->vtime, v);
@@ -326,7 +326,7 @@ static uint32_t which(struct p *pp, uint32_t cpu, int64_t now)
 	for (uint32_t i = 1; i < 5 && i < fair.queue.n; i++) {
 		const struct g *gp = at[i].gp;
 
-		if (gp->cpu == cpu && gp->ready_as != READY_YIELDED &&
+		if (gp->cpu == cpu && gp->ready_as != READY_YIELDED && gp->ready_as != READY_SPUN &&
 		    minus(at[i].key, at[0].key) <= tolerance &&
 		    gp->runnable_since - first->runnable_since < together)
 			return i;
@@ -355,6 +355,23 @@ static struct g *fair_pick(struct p *pp, bool *inherit)
 	}
 	lock_release(&sched.lock);
 	return gp;
+}
+
+static bool fair_take(struct g *gp)
+{
+	uint32_t i;
+
+	lock_acquire(&sched.lock);
+	for (i = 0; i < fair.queue.n && fair.queue.at[i].gp != gp; i++)
+		;
+	if (i < fair.queue.n) {
+		heap_take(&fair.queue, i);
+		changed();
+	} else {
+		i = UINT32_MAX;
+	}
+	lock_release(&sched.lock);
+	return i != UINT32_MAX;
 }
 
 static bool fair_empty(void)
@@ -394,6 +411,7 @@ const struct policy policy_fair = {
 	.global = true,
 	.enqueue = fair_enqueue,
 	.pick = fair_pick,
+	.take = fair_take,
 	.empty = fair_empty,
 	.drain = fair_drain,
 	.slice = fair_slice,

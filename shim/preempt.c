@@ -161,7 +161,7 @@ static bool on_own_stack(const ucontext_t *uc)
 }
 
 // Make the thread call async_preempt when the handler returns, if it is at a safe point.
-static enum refusal inject(struct g *gp, ucontext_t *uc)
+static enum refusal inject(struct g *gp, ucontext_t *uc, bool spins)
 {
 	struct frame frame = {context_pc(uc), context_sp(uc), context_bp(uc)};
 	enum refusal why;
@@ -170,7 +170,7 @@ static enum refusal inject(struct g *gp, ucontext_t *uc)
 		return REFUSE_UNSAFE_PC;
 	if (!on_own_stack(uc))
 		return REFUSE_STACK;
-	why = is_async_safe_point(gp, &frame);
+	why = spins ? is_spin_safe_point(gp, &frame) : is_async_safe_point(gp, &frame);
 	if (why != REFUSE_NOT)
 		return why;
 	// A cancellation of the asynchronous type must not unwind from inside the scheduler.
@@ -180,24 +180,24 @@ static enum refusal inject(struct g *gp, ucontext_t *uc)
 	return REFUSE_NOT;
 }
 
+enum { LOOKED = 150000 }; // ns: how long it has spun when a sample finds it so, at most
+
 // The signal only asked whether the thread spins. If it does, and may be stopped here, it gives up the rest of its slice: to
 // whoever has waited longest, which sooner or later is the thread it waits for. An answer "no" costs the signal, no more.
 static void answer_look(struct g *gp, ucontext_t *uc)
 {
 	const struct p *pp = gp->p;
-	int64_t left;
 
 	if (!tls.g || tls.critical || gp->waiting || gp->locks > 0 ||
 	    load_relaxed(&gp->status) != G_RUNNING || !is_spin_wait(context_pc(uc)))
 		return;
 	store_relaxed(&gp->spin_look, 0);
-	if (!pp || inject(gp, uc) != REFUSE_NOT)
+	if (!pp || inject(gp, uc, true) != REFUSE_NOT)
 		return;
-	store_relaxed(&gp->preempt, true);
-	left = load_relaxed(&pp->slice_start) + config.quantum - os_nanotime();
-	STAT(spin_yields);
-	if (left > 0)
-		count_relaxed(&stats.spin_saved_ns, (uint64_t)left);
+	gp->spin_asked = context_pc(uc);
+	gp->look_from = os_nanotime() - LOOKED;
+	if (gp->look_from < gp->run_since)
+		gp->look_from = gp->run_since;
 }
 
 // The handler of config.signal. Runs on the alternate stack with all signals blocked but during a forced park; keeps
@@ -226,7 +226,7 @@ void preempt_handler(int sig, siginfo_t *info, void *context)
 		sysmon_refused();
 		return;
 	}
-	why = inject(gp, context);
+	why = inject(gp, context, false);
 	refused(why);
 	if (why == REFUSE_NOT)
 		return;
@@ -247,11 +247,19 @@ void async_preempt2(void)
 {
 	struct g *gp = tls.g;
 
+	uintptr_t spins = gp ? gp->spin_asked : 0;
+
+	if (gp)
+		gp->spin_asked = 0;
 	if (gp && !tls.critical && !gp->waiting && load_relaxed(&gp->status) == G_RUNNING &&
-	    load_relaxed(&gp->preempt) && (gp->locks <= 0 || gp->grace_over)) {
-		locks_forgotten(gp);
-		STAT(preempt_async);
-		gosched(gp, G_RUNNABLE);
+	    (gp->locks <= 0 || gp->grace_over)) {
+		if (load_relaxed(&gp->preempt)) {
+			locks_forgotten(gp);
+			STAT(preempt_async);
+			gosched(gp, G_RUNNABLE);
+		} else if (spins) {
+			spin_yield(gp, spins, gp->look_from, NULL);
+		}
 	}
 	if (tls.self)
 		preempt_unmask(tls.self);

@@ -53,6 +53,7 @@ static void pinit(uint32_t id)
 static void pidleput(struct p *pp)
 {
 	pp->g = NULL;
+	pp->freed_by = NULL; // nobody has used what was given up
 	pp->link = sched.pidle;
 	sched.pidle = pp;
 	store_release(&pp->word,
@@ -117,6 +118,7 @@ static void wirep(struct p *pp, struct g *gp, int64_t now, bool inherit)
 	pp->g = gp;
 	gp->p = pp;
 	gp->pseq = seq;
+	gp->spun_ns = 0;
 	gp->run_since = now;
 	gp->grace_over = false;
 	store_relaxed(&pp->resched, 0);
@@ -139,6 +141,20 @@ static void grant(struct p *pp, struct g *gp, bool inherit)
 	if (fetch_or(&gp->note, NOTE_GRANTED) &
 	    NOTE_SLEEPING) // pairs with load_acquire in park_wait
 		os_futex_wake(&gp->note, 1);
+}
+
+static void schedule(struct p *pp);
+
+// The same, but to is to be the next, if it still waits for a P, with what is left of the slice.
+static void schedule_to(struct p *pp, struct g *to)
+{
+	if (to && sched.policy->take(to)) {
+		fetch_sub(&sched.demand, 1); // a count only
+		STAT(lock_handed);
+		grant(pp, to, true);
+		return;
+	}
+	schedule(pp);
 }
 
 // The caller has pp pinned and lets go of it: to the next G, else to the idle list. May pick the
@@ -207,8 +223,11 @@ static void ready(struct p *pp, struct g *gp, bool next)
 // End the accounting of a stretch of holding a P.
 static void run_ends(struct g *gp, int64_t now)
 {
+	if (unlikely(gp->p && gp->p->freed_by)) // gp has it pinned, or did until now
+		spin_used(gp->p, now - gp->run_since - gp->spun_ns);
 	if (sched.policy->charge)
-		sched.policy->charge(gp, now - gp->run_since, now);
+		sched.policy->charge(gp, now - gp->run_since - gp->spun_ns, now);
+	gp->spun_ns = 0;
 	gp->run_ns += (uint64_t)(now - gp->run_since);
 	gp->run_since = now;
 	gp->cpu = os_getcpu();
@@ -244,6 +263,12 @@ static void stray_ends(struct g *gp, const struct p *lost, int64_t now)
 // first make sure that no goready can come (lot_leave), and then call gounpark.
 bool gopark_begin(struct g *gp, enum wait_reason why)
 {
+	return gopark_begin_for(gp, why, NULL);
+}
+
+// The same; owner, or NULL: whom it waits for.
+bool gopark_begin_for(struct g *gp, enum wait_reason why, struct g *owner)
+{
 	struct p *had, *pp;
 	int64_t now;
 
@@ -270,7 +295,7 @@ bool gopark_begin(struct g *gp, enum wait_reason why)
 	}
 	// From here on a granter may write gp's scheduling fields.
 	if (pp)
-		schedule(pp);
+		schedule_to(pp, owner);
 	gp->waiting = true;
 	critical_leave();
 	return true;
@@ -443,12 +468,24 @@ void goready(struct g *gp)
 
 // --- yielding -------------------------------------------------------------------------------------
 
+static void yield(struct g *gp, enum g_status as, enum ready_as why, struct g *to);
+
 // Go to the tail of the global queue and let the next one run. as: G_RUNNABLE, or G_PREEMPTED from
 // inside the signal handler. Without competition it returns at once. Signal-safe under the conditions
 // of preempt_handler.
 void gosched(struct g *gp, enum g_status as)
 {
-	bool asked = load_relaxed(&gp->preempt);
+	yield(gp, as, load_relaxed(&gp->preempt) ? READY_PREEMPTED : READY_YIELDED, NULL);
+}
+
+// The same for who waits by spinning; owner, or NULL: for whom.
+void gosched_spun(struct g *gp, struct g *owner)
+{
+	yield(gp, G_RUNNABLE, READY_SPUN, owner);
+}
+
+static void yield(struct g *gp, enum g_status as, enum ready_as why, struct g *to)
+{
 	struct p *had, *pp;
 	int64_t now;
 
@@ -460,7 +497,7 @@ void gosched(struct g *gp, enum g_status as)
 	if (!pp) {
 		stray_ends(gp, had, os_nanotime());
 		critical_leave();
-		run_again(gp, false, asked ? READY_PREEMPTED : READY_YIELDED);
+		run_again(gp, false, why);
 		return;
 	}
 	if (sched.policy->empty() && pp->id < load_relaxed(&sched.nprocs)) {
@@ -477,10 +514,12 @@ void gosched(struct g *gp, enum g_status as)
 		stats_overshoot(now - pp->slice_start - config.quantum);
 	gp->p = NULL;
 	gp->runnable_since = now;
-	gp->ready_as = asked ? READY_PREEMPTED : READY_YIELDED;
+	gp->ready_as = (uint8_t)why;
 	store_relaxed(&gp->status, as);
+	if (why == READY_SPUN)
+		pp->freed_by = tls.spin_site;
 	ready(NULL, gp, false);
-	schedule(pp);
+	schedule_to(pp, to);
 	sysmon_kick();
 	gp->waiting = true;
 	critical_leave();
@@ -624,6 +663,7 @@ int sched_init(int nprocs)
 static void become(struct g *gp)
 {
 	gp->tid = os_gettid();
+	g_has_tid(gp);
 	tls.self = gp;
 	tls.g = gp;
 	stats_thread_starts(fetch_add(&sched.ngs, 1) + 1); // a count only

@@ -29,6 +29,32 @@ void globrunqput(struct g *gp)
 	lock_release(&sched.lock);
 }
 
+// sched.lock must be held.
+static void unlink_after(struct g *before, const struct g *gp)
+{
+	if (before)
+		before->schedlink = gp->schedlink;
+	else
+		sched.runq.head = gp->schedlink;
+	if (sched.runq.tail == gp)
+		sched.runq.tail = before;
+	store_relaxed(&sched.runq.size, sched.runq.size - 1);
+}
+
+// Executed with tls.critical > 0; takes sched.lock.
+bool globrunqtake(struct g *gp)
+{
+	struct g *at, *before = NULL;
+
+	lock_acquire(&sched.lock);
+	for (at = sched.runq.head; at && at != gp; at = at->schedlink)
+		before = at;
+	if (at)
+		unlink_after(before, at);
+	lock_release(&sched.lock);
+	return at != NULL;
+}
+
 // Take the next G off the global list: the first that ran on this CPU last among those that came with the head, else
 // the head.
 //
@@ -58,13 +84,7 @@ static struct g *globrunq_next(uint32_t cpu)
 			}
 		}
 	}
-	if (before)
-		before->schedlink = gp->schedlink;
-	else
-		sched.runq.head = gp->schedlink;
-	if (sched.runq.tail == gp)
-		sched.runq.tail = before;
-	store_relaxed(&sched.runq.size, sched.runq.size - 1);
+	unlink_after(before, gp);
 	return gp;
 }
 

@@ -52,10 +52,13 @@ int cgroup_cpus(void);
 struct g *g_alloc(void);   // G_IDLE with its alternate stack, or NULL: out of memory
 void g_free(struct g *gp); // G_DEAD or never started
 size_t g_altstack_size(void);
+void g_has_tid(struct g *gp);	 // so that it is found; the last one with the same hash is
+struct g *g_queued(int32_t tid); // the G of this thread, if it wants a P and has none; a hint
 
 // --- runq.c: the queues of policy go ------------------------------------------------------------
 void runqput(struct p *pp, struct g *gp, bool next);
 struct g *runqget(struct p *pp, bool *ret_inherit);
+bool globrunqtake(struct g *gp); // false: it is not there
 struct g *runqsteal(struct p *pp, struct p *victim, bool steal_runnext);
 bool runqempty(const struct p *pp);
 void globrunqput(struct g *gp);
@@ -85,6 +88,8 @@ void goexit(void);     // the calling thread leaves the scheduler, its P goes on
 void gosched(struct g *gp, enum g_status as); // let others run: as = G_RUNNABLE or G_PREEMPTED
 void preempt_check_slow(struct g *gp);
 bool gopark_begin(struct g *gp, enum wait_reason why); // false: was readied already, P is kept
+bool gopark_begin_for(struct g *gp, enum wait_reason why, struct g *owner);
+void gosched_spun(struct g *gp, struct g *owner);
 enum {
 	PARK_CANCEL = 1,
 	PARK_EINTR = 2,
@@ -208,6 +213,7 @@ void sysmon_kick(void);	   // there is demand (again): wake if in deep sleep; si
 void sysmon_refused(void); // the preemption handler did not stop its thread; signal-safe
 // Who holds pp under word is to make room for a G that was woken, at the time at; self: the waker's G or NULL. Signal-safe.
 void sysmon_ask(struct p *pp, uint64_t word, int64_t at, const struct g *self);
+void sysmon_spins(int64_t now); // slices are shorter from now on for a while
 void sysmon_reset_in_child(void);
 
 // --- preempt.c --------------------------------------------------------------------------------
@@ -432,6 +438,18 @@ struct text_order {
 };
 int text_write(struct text_order *o);
 
+// --- spin.c: threads that wait by spinning -----------------------------------------------------------
+// gp, the caller's, has spun at pc since then: let others run; owner, or NULL: whom it waits for. Stack: as gosched.
+void spin_yield(struct g *gp, uintptr_t pc, int64_t since, struct g *owner);
+void spin_used(struct p *pp, int64_t ns); // what a spin wait gave up was used for so long
+bool spin_seen_lately(int64_t now);	  // somebody spun, and was made to yield
+struct spin_site {
+	uintptr_t pc;
+	uint64_t yields, saved_ns;
+};
+uint32_t spin_top(struct spin_site *ret, uint32_t n); // how many there are, at most n
+void spin_reset_in_child(void);
+
 // --- sitecalls.c: what they do then ------------------------------------------------------------------
 bool futex_waits(const uint32_t *word, int op,
 		 uint32_t expected); // may the call block? reads the word
@@ -451,6 +469,7 @@ int unwind_step(struct frame *frame, bool exact, uintptr_t stack_hi,
 enum refusal { REFUSE_NOT, REFUSE_NO_TABLE, REFUSE_UNSAFE_PC, REFUSE_CRITICAL, REFUSE_STACK };
 // Go's isAsyncSafePoint: may a call be injected at frame? Signal-safe; stack under 1 KiB.
 enum refusal is_async_safe_point(const struct g *gp, const struct frame *frame);
+enum refusal is_spin_safe_point(const struct g *gp, const struct frame *frame);
 bool is_spin_wait(uintptr_t pc);
 // The calling thread's stack, once, when it starts: callers of the thread's first function lie at hi and above.
 void stack_is(uintptr_t lo, uintptr_t hi);

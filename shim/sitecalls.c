@@ -87,14 +87,20 @@ static void yielded(int64_t from, int64_t to, uint64_t used)
 	store_relaxed(&hold.until, to + (pause < most ? pause : most));
 }
 
-// Instead of a PAUSE while there is demand. Stack: as gosched.
-void site_waits(void)
+// Instead of a PAUSE while there is demand. from: where the stub goes on. Stack: as gosched.
+void site_waits(uintptr_t from)
 {
 	struct g *gp = getg();
+	const struct site_slot *slot =
+		(const struct site_slot *)((from & -(uintptr_t)SITE_STUB) + SITE_DISTANCE);
 	uint64_t used;
 	int64_t now;
 
-	if (!gp || !demand() || ++tls.pauses < PATIENCE)
+	if (!gp || !demand())
+		return;
+	if (tls.pauses++ == 0)
+		tls.paused_since = os_nanotime();
+	if (tls.pauses < PATIENCE)
 		return;
 	if (gp->locks > 0 && tls.pauses < PATIENCE * HOLDER)
 		return;
@@ -104,10 +110,9 @@ void site_waits(void)
 	now = os_nanotime();
 	if (now < load_relaxed(&hold.until))
 		return;
-	STAT(spin_yields);
 	STAT(spin_site_yields);
 	used = slices();
-	gosched(gp, G_RUNNABLE);
+	spin_yield(gp, slot->back - 2, tls.paused_since, NULL);
 	yielded(now, os_nanotime(), slices() - used);
 }
 

@@ -27,6 +27,7 @@ enum {
 	SIGNAL_LOST = 20000000, // ns until a signal on its way is given up
 	UNSTARTED = 10000000,	// ns with a P until a thread is expected to have started
 	HASTE = 10,		// nice, below the program's
+	SLICE_SHORT = 1000000,	// ns
 	TAKEOVER = 40000,	// ns from sysmon's wake-up to the start of the next slice
 	BACKOFF_MIN = 50000,	// ns between a refusal and the next signal
 	BACKOFF_MAX = 5000000,	// ns
@@ -103,6 +104,18 @@ void sysmon_ask(struct p *pp, uint64_t word, int64_t at, const struct g *self)
 static int64_t earlier(int64_t a, int64_t b)
 {
 	return a < b ? a : b;
+}
+
+// While threads wait by spinning (spin.c).
+static int64_t short_slice(void)
+{
+	return earlier(config.quantum, SLICE_SHORT);
+}
+
+void sysmon_spins(int64_t now)
+{
+	if (load_relaxed(&nap_ends) > now + short_slice())
+		wake_from_nap();
 }
 
 // Is the holder asleep in the kernel although its P says that it runs? Needs two looks with the same P
@@ -241,6 +254,8 @@ static int64_t watch_running(struct p *pp, uint64_t word, struct g *gp, int64_t 
 		pp->sysmon.requested = pp->sysmon.spared = false;
 		pp->sysmon.look_at = 0;
 	}
+	if (spin_seen_lately(now))
+		slice = earlier(slice, short_slice());
 	end = slice_end(start, slice);
 	if (load_acquire(&pp->resched) == word) // pairs with sysmon_ask: resched_at is set
 		end = earlier(end, load_relaxed(&pp->resched_at));

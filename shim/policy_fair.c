@@ -65,6 +65,8 @@ static struct {
 	int64_t waited_since; // when the queue last became non-empty; NOBODY while it is empty
 	int64_t looked;	      // when the running Gs were last looked at for the clock
 	uint32_t passed;      // how often in a row the first was passed over; under sched.lock
+	struct gqueue spun;   // who waits by spinning; under sched.lock
+	bool spun_was_last;   // to be picked; as above
 	uint32_t turn;	      // where to begin to look with more than MANY Ps
 } fair = {.waited_since = INT64_MAX};
 #define NOBODY INT64_MAX
@@ -277,9 +279,11 @@ static bool fair_credit(const struct g *gp)
 // sched.lock must be held.
 static void changed(void)
 {
-	if (!fair.queue.n)
+	uint32_t n = fair.queue.n + fair.spun.size;
+
+	if (!n)
 		store_relaxed(&fair.waited_since, NOBODY);
-	store_relaxed(&sched.runq.size, fair.queue.n);
+	store_relaxed(&sched.runq.size, n);
 }
 
 // Executed with tls.critical > 0; takes sched.lock.
@@ -292,13 +296,16 @@ static void fair_enqueue(struct p *pp, struct g *gp, bool next)
 	if (self && self != gp && self->p && gp->ready_as == READY_WOKEN)
 		store_relaxed(&self->p->woke, gp); // a hint: it may be somebody else's P by now
 	lock_acquire(&sched.lock);
-	if ((gp->ready_as == READY_YIELDED || gp->ready_as == READY_SPUN) && fair.queue.n)
+	if (gp->ready_as == READY_YIELDED && fair.queue.n)
 		v = later(v, fair.queue.at[0].key);
 	v = later(v, minus(fair_clock(), CARRY * config.quantum));
 	store_relaxed(&gp->vtime, v);
-	if (fair.queue.n == 0)
+	if (queued() == 0)
 		store_relaxed(&fair.waited_since, gp->runnable_since);
-	heap_push(&fair.queue, v, gp);
+	if (gp->ready_as == READY_SPUN)
+		gqueue_put_spun(&fair.spun, gp);
+	else
+		heap_push(&fair.queue, v, gp);
 	changed();
 	lock_release(&sched.lock);
 }
@@ -326,12 +333,21 @@ static uint32_t which(struct p *pp, uint32_t cpu, int64_t now)
 	for (uint32_t i = 1; i < 5 && i < fair.queue.n; i++) {
 		const struct g *gp = at[i].gp;
 
-		if (gp->cpu == cpu && gp->ready_as != READY_YIELDED && gp->ready_as != READY_SPUN &&
+		if (gp->cpu == cpu && gp->ready_as != READY_YIELDED &&
 		    minus(at[i].key, at[0].key) <= tolerance &&
 		    gp->runnable_since - first->runnable_since < together)
 			return i;
 	}
 	return 0;
+}
+
+// Who waits by spinning runs if it has had less than all others, but not twice in a row: what it waits for may be
+// done by one of those. sched.lock must be held.
+static bool spun_is_next(void)
+{
+	if (!fair.spun.head || !fair.queue.n)
+		return fair.spun.head;
+	return !fair.spun_was_last && minus(fair.spun.head->vtime, fair.queue.at[0].key) <= 0;
 }
 
 static struct g *fair_pick(struct p *pp, bool *inherit)
@@ -346,7 +362,12 @@ static struct g *fair_pick(struct p *pp, bool *inherit)
 	cpu = os_getcpu();
 	now = os_nanotime();
 	lock_acquire(&sched.lock);
-	if (fair.queue.n) {
+	gp = spun_is_next() ? fair.spun.head : NULL;
+	fair.spun_was_last = gp != NULL;
+	if (gp) {
+		gqueue_take(&fair.spun, gp);
+		changed();
+	} else if (fair.queue.n) {
 		i = which(pp, cpu, now);
 		fair.passed = i ? fair.passed + 1 : 0;
 		raise_clock(fair.queue.at[0].key);
@@ -359,19 +380,20 @@ static struct g *fair_pick(struct p *pp, bool *inherit)
 
 static bool fair_take(struct g *gp)
 {
+	bool took;
 	uint32_t i;
 
 	lock_acquire(&sched.lock);
 	for (i = 0; i < fair.queue.n && fair.queue.at[i].gp != gp; i++)
 		;
-	if (i < fair.queue.n) {
+	took = i < fair.queue.n;
+	if (took)
 		heap_take(&fair.queue, i);
-		changed();
-	} else {
-		i = UINT32_MAX;
-	}
+	else
+		took = gqueue_take(&fair.spun, gp);
+	changed();
 	lock_release(&sched.lock);
-	return i != UINT32_MAX;
+	return took;
 }
 
 static bool fair_empty(void)
@@ -404,6 +426,8 @@ static void fair_reset(void)
 	fair.waited_since = NOBODY;
 	fair.looked = 0;
 	fair.passed = 0;
+	fair.spun = (struct gqueue){0};
+	fair.spun_was_last = false;
 }
 
 const struct policy policy_fair = {

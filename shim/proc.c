@@ -137,7 +137,12 @@ static void grant(struct p *pp, struct g *gp, bool inherit)
 	gp->switches++;
 	STAT(switches);
 	stats_run_delay(waited);
+	if (gp->ready_as == READY_WOKEN)
+		gp->burst_since = now;
+	gp->suspect = pp->freed_by && gp->ready_as == READY_PREEMPTED;
 	wirep(pp, gp, now, inherit);
+	if (gp->suspect)
+		sysmon_spins(now);
 	if (fetch_or(&gp->note, NOTE_GRANTED) &
 	    NOTE_SLEEPING) // pairs with load_acquire in park_wait
 		os_futex_wake(&gp->note, 1);
@@ -258,6 +263,24 @@ static void stray_ends(struct g *gp, const struct p *lost, int64_t now)
 	sched.policy->charge(gp, held + alone, now);
 }
 
+// Nobody watches those who run on credit while nobody waits for a P. If each of them computes for long between its waits, as
+// may be, nobody ever does, and the library schedules nothing at all. So who did so LONG times in a row queues.
+enum { LONG = 3 };
+
+static bool is_long(const struct g *gp)
+{
+	return gp->long_bursts >= LONG && !demand();
+}
+
+// gp stops, to wait for something.
+static void burst_ends(struct g *gp, int64_t now)
+{
+	if (now - gp->burst_since <= config.credit)
+		gp->long_bursts = 0;
+	else if (gp->long_bursts < LONG)
+		gp->long_bursts++;
+}
+
 // Give the P up and become G_WAITING. False: a goready came first; nothing was given up.
 // Afterwards the caller waits with park_wait until it is granted a P; to end the wait itself it must
 // first make sure that no goready can come (lot_leave), and then call gounpark.
@@ -280,6 +303,7 @@ bool gopark_begin_for(struct g *gp, enum wait_reason why, struct g *owner)
 		run_ends(gp, now);
 	else
 		stray_ends(gp, had, now);
+	burst_ends(gp, now);
 	gp->run_since = now;
 	gp->p = NULL;
 	gp->waitreason = (uint8_t)why;
@@ -378,6 +402,8 @@ static void run_again(struct g *gp, bool on_credit, enum ready_as as)
 	critical_enter();
 	now = os_nanotime();
 	gp->ready_as = (uint8_t)as;
+	if (as == READY_WOKEN)
+		gp->burst_since = now;
 	if (sched.policy->wakes)
 		sched.policy->wakes(gp, now);
 	pp = pidleget();
@@ -388,8 +414,8 @@ static void run_again(struct g *gp, bool on_credit, enum ready_as as)
 		return;
 	}
 	gp->p = NULL;
-	on_credit =
-		on_credit && gives_credit() && (!sched.policy->credit || sched.policy->credit(gp));
+	on_credit = on_credit && gives_credit() && !is_long(gp) &&
+		    (!sched.policy->credit || sched.policy->credit(gp));
 	if (on_credit || unlikely(load_relaxed(&sched.open))) {
 		if (on_credit)
 			STAT(credit_runs);
@@ -555,14 +581,17 @@ void entersyscall_slow(struct g *gp)
 void entersyscallblock(struct g *gp)
 {
 	struct p *had, *pp;
+	int64_t now;
 
 	critical_enter();
 	had = gp->p;
 	pp = pin(gp);
+	now = os_nanotime();
 	if (pp)
-		run_ends(gp, os_nanotime());
+		run_ends(gp, now);
 	else
-		stray_ends(gp, had, os_nanotime());
+		stray_ends(gp, had, now);
+	burst_ends(gp, now);
 	gp->run_since = 0; // accounted for
 	gp->p = NULL;
 	store_relaxed(&gp->status, G_SYSCALL);

@@ -59,6 +59,9 @@ struct g *g_queued(int32_t tid); // the G of this thread, if it wants a P and ha
 void runqput(struct p *pp, struct g *gp, bool next);
 struct g *runqget(struct p *pp, bool *ret_inherit);
 bool globrunqtake(struct g *gp); // false: it is not there
+// Queues whose lock the caller holds.
+void gqueue_put_spun(struct gqueue *q, struct g *gp); // READY_SPUN: where it belongs
+bool gqueue_take(struct gqueue *q, const struct g *gp);
 struct g *runqsteal(struct p *pp, struct p *victim, bool steal_runnext);
 bool runqempty(const struct p *pp);
 void globrunqput(struct g *gp);

@@ -28,6 +28,7 @@ enum {
 	UNSTARTED = 10000000,	// ns with a P until a thread is expected to have started
 	HASTE = 10,		// nice, below the program's
 	SLICE_SHORT = 1000000,	// ns
+	SLICE_SUSPECT = 200000, // ns
 	TAKEOVER = 40000,	// ns from sysmon's wake-up to the start of the next slice
 	BACKOFF_MIN = 50000,	// ns between a refusal and the next signal
 	BACKOFF_MAX = 5000000,	// ns
@@ -114,7 +115,7 @@ static int64_t short_slice(void)
 
 void sysmon_spins(int64_t now)
 {
-	if (load_relaxed(&nap_ends) > now + short_slice())
+	if (load_relaxed(&nap_ends) > now + SLICE_SUSPECT)
 		wake_from_nap();
 }
 
@@ -255,7 +256,7 @@ static int64_t watch_running(struct p *pp, uint64_t word, struct g *gp, int64_t 
 		pp->sysmon.look_at = 0;
 	}
 	if (spin_seen_lately(now))
-		slice = earlier(slice, short_slice());
+		slice = earlier(slice, load_relaxed(&gp->suspect) ? SLICE_SUSPECT : short_slice());
 	end = slice_end(start, slice);
 	if (load_acquire(&pp->resched) == word) // pairs with sysmon_ask: resched_at is set
 		end = earlier(end, load_relaxed(&pp->resched_at));

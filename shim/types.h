@@ -147,6 +147,7 @@ struct g {
 	int64_t spin_since;   // when that wait began
 	int64_t spin_back;    // when it got a P again after the last yield of it
 	int64_t spun_ns;      // of what it has held its P for: nobody is charged for that
+	bool suspect;	      // those who spin may wait for it: a very short slice
 	uint32_t spin_yields; // of that wait so far
 	uintptr_t spin_asked; // a sample found it waiting there; the injected call yields
 	int64_t look_from;    // it has spun since then at the latest, as far as samples tell
@@ -175,6 +176,8 @@ struct g {
 	int64_t stray_waits;	// sysmon: how often it had blocked, or -1: not known
 	int64_t stray_asked;	// sysmon: when it was first asked to queue in that stretch, or 0
 	struct asking asking;	// sysmon: preemption signals to it in that stretch
+	int64_t burst_since;	// when it came back from its last wait
+	uint8_t long_bursts;	// of these, in a row
 	uint64_t run_ns, wait_ns, switches;
 	char name[16];
 };

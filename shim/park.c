@@ -202,10 +202,31 @@ static void leave_and_pass_on(struct g *gp, const void *obj, int kind, bool park
 		park_wait(gp, NULL, 0);
 	else
 		lot_absorb(gp);
+	if (kind == LOT_TRIER)
+		return; // nobody else was passed over for it
 	if (kind == LOT_ANY)
 		lot_wake(obj, 1);
 	else
 		lot_wake_rwlock(obj);
+}
+
+// gp tries to take obj again and again. Until somebody lets go of it, or for so many ns, it need not. word: 0 when obj is free.
+void lot_pause(struct g *gp, const void *obj, const int *word, int64_t ns)
+{
+	struct deadline until = os_deadline_in(ns);
+	bool parked;
+
+	critical_enter();
+	lot_enqueue(gp, obj, LOT_TRIER);
+	if (load_relaxed(word) == 0) { // after the count was raised; see the head of this file
+		leave_and_pass_on(gp, obj, LOT_TRIER, false);
+		critical_leave();
+		return;
+	}
+	parked = gopark_begin_for(gp, WAIT_MUTEX, preempted_owner(obj, WAIT_MUTEX));
+	critical_leave();
+	if (parked && park_wait(gp, &until, 0) != 0)
+		leave_and_pass_on(gp, obj, LOT_TRIER, true);
 }
 
 int lot_acquire(struct g *gp, void *obj, lot_try_fn *try, int kind, enum wait_reason why,
@@ -323,13 +344,17 @@ void lot_unclaim(struct g *gp, bool wake)
 // The bucket's lock must be held.
 static struct g *take_locked(struct bucket *b, const void *addr, int n, bool rwlock)
 {
-	struct g *list = NULL, **end = &list, *next;
+	struct g *list = NULL, **end = &list, *next, *trier = NULL;
 	bool claimed = rwlock && claimed_locked(b, addr);
 
 	for (struct g *gp = b->head; gp && n > 0; gp = next) {
 		next = gp->waitnext;
 		if (gp->waitaddr != addr)
 			continue;
+		if (gp->waitkind == LOT_TRIER) {
+			trier = trier ? trier : gp;
+			continue; // it may never try again
+		}
 		if (rwlock && gp->waitkind != LOT_WRITER && claimed)
 			continue; // who claims it but is not queued is awake, and tries
 		if (rwlock && list && gp->waitkind == LOT_WRITER)
@@ -341,6 +366,11 @@ static struct g *take_locked(struct bucket *b, const void *addr, int n, bool rwl
 		n--;
 		if (rwlock && gp->waitkind == LOT_WRITER)
 			break;
+	}
+	if (!list && trier) {
+		removeg(b, trier);
+		trier->waitnext = NULL;
+		list = trier;
 	}
 	return list;
 }

@@ -66,7 +66,7 @@ static struct {
 	int64_t looked;	      // when the running Gs were last looked at for the clock
 	uint32_t passed;      // how often in a row the first was passed over; under sched.lock
 	struct gqueue spun;   // who waits by spinning; under sched.lock
-	bool spun_was_last;   // to be picked; as above
+	bool in_vain;	      // who was picked from there last still waits; as above
 	uint32_t turn;	      // where to begin to look with more than MANY Ps
 } fair = {.waited_since = INT64_MAX};
 #define NOBODY INT64_MAX
@@ -302,10 +302,12 @@ static void fair_enqueue(struct p *pp, struct g *gp, bool next)
 	store_relaxed(&gp->vtime, v);
 	if (queued() == 0)
 		store_relaxed(&fair.waited_since, gp->runnable_since);
-	if (gp->ready_as == READY_SPUN)
+	if (gp->ready_as == READY_SPUN) {
+		fair.in_vain = gp->spin_yields > 0;
 		gqueue_put_spun(&fair.spun, gp);
-	else
+	} else {
 		heap_push(&fair.queue, v, gp);
+	}
 	changed();
 	lock_release(&sched.lock);
 }
@@ -341,13 +343,13 @@ static uint32_t which(struct p *pp, uint32_t cpu, int64_t now)
 	return 0;
 }
 
-// Who waits by spinning runs if it has had less than all others, but not twice in a row: what it waits for may be
-// done by one of those. sched.lock must be held.
+// Who waits by spinning runs if it has had less than all others, but not when the one before still waited: what they wait for may be
+// done by one of the others. sched.lock must be held.
 static bool spun_is_next(void)
 {
 	if (!fair.spun.head || !fair.queue.n)
 		return fair.spun.head;
-	return !fair.spun_was_last && minus(fair.spun.head->vtime, fair.queue.at[0].key) <= 0;
+	return !fair.in_vain && minus(fair.spun.head->vtime, fair.queue.at[0].key) <= 0;
 }
 
 static struct g *fair_pick(struct p *pp, bool *inherit)
@@ -363,13 +365,13 @@ static struct g *fair_pick(struct p *pp, bool *inherit)
 	now = os_nanotime();
 	lock_acquire(&sched.lock);
 	gp = spun_is_next() ? fair.spun.head : NULL;
-	fair.spun_was_last = gp != NULL;
 	if (gp) {
 		gqueue_take(&fair.spun, gp);
 		changed();
 	} else if (fair.queue.n) {
 		i = which(pp, cpu, now);
 		fair.passed = i ? fair.passed + 1 : 0;
+		fair.in_vain = false;
 		raise_clock(fair.queue.at[0].key);
 		gp = heap_take(&fair.queue, i);
 		changed();
@@ -427,7 +429,7 @@ static void fair_reset(void)
 	fair.looked = 0;
 	fair.passed = 0;
 	fair.spun = (struct gqueue){0};
-	fair.spun_was_last = false;
+	fair.in_vain = false;
 }
 
 const struct policy policy_fair = {

@@ -21,7 +21,10 @@ static void globrunqput_list(struct g *head, struct g *tail, uint32_t n)
 	store_relaxed(&sched.runq.size, sched.runq.size + n);
 }
 
-enum { FAR = 64 }; // Gs passed, at most; who would come behind those comes last
+enum {
+	FAR = 64,	   // Gs passed, at most; who would come behind those comes last
+	PATIENT = 2000000, // ns for which who computes makes way for those who wait by spinning
+};
 
 // before NULL: first.
 static void put_after(struct gqueue *q, struct g *before, struct g *gp)
@@ -36,16 +39,20 @@ static void put_after(struct gqueue *q, struct g *before, struct g *gp)
 	store_relaxed(&q->size, q->size + 1);
 }
 
-// Many locks are had in the order in which threads began to wait for them; so who
-// looked in vain comes before those who began after it did, but behind one other G the first time, two the second, four,
-// ..., all, and then so again: whatever it waits for, everybody has a turn.
+// Where who waits by spinning belongs. Many locks are had in the order in which threads began to wait for them, and teams
+// make their rounds together: so spinners come in that order, and before those that compute, unless one of these has waited for
+// PATIENT already. Who looked in vain comes behind one other G the first time, two the second, four, ..., all, and then so again:
+// whatever it waits for, everybody has a turn.
 void gqueue_put_spun(struct gqueue *q, struct g *gp)
 {
-	uint32_t turn = gp->spin_yields % 8, passes = turn ? 1u << (turn - 1) : FAR;
+	uint32_t turn = gp->spin_yields % 8, passes = turn ? 1u << (turn - 1) : 1;
 	struct g *at = q->head, *before = NULL;
 
-	for (uint32_t i = 0; at && passes < FAR && i < FAR; i++, before = at, at = at->schedlink) {
-		if (i < passes || (at->ready_as == READY_SPUN && at->spin_since <= gp->spin_since))
+	for (uint32_t i = 0; at && i < FAR; i++, before = at, at = at->schedlink) {
+		if (i < passes)
+			continue;
+		if (at->ready_as == READY_SPUN ? at->spin_since <= gp->spin_since
+					       : gp->runnable_since - at->runnable_since > PATIENT)
 			continue;
 		put_after(q, before, gp);
 		return;

@@ -231,7 +231,8 @@ void preempt_unmask(
 	struct g *gp); // what the handler left masked, for one who does not go back to it
 
 // --- park.c: the parking lot ------------------------------------------------------------------
-enum { LOT_ANY, LOT_READER, LOT_WRITER };
+// LOT_TRIER: lot_pause; woken only if there is nobody else.
+enum { LOT_ANY, LOT_READER, LOT_WRITER, LOT_TRIER };
 // Try to take the object; 0 or an error; EBUSY: not now.
 typedef int lot_try_fn(void *obj);
 // Queue, try again, park; until taken (0), the deadline (ETIMEDOUT), or another error of try.
@@ -239,6 +240,7 @@ typedef int lot_try_fn(void *obj);
 // code that was not interposed is seen.
 int lot_acquire(struct g *gp, void *obj, lot_try_fn *try, int kind, enum wait_reason why,
 		const struct deadline *until, unsigned flags);
+void lot_pause(struct g *gp, const void *obj, const int *word, int64_t ns);
 // In a critical section, which lasts until the G has parked (lot_wait) or is out of the queue.
 void lot_enqueue(struct g *gp, const void *addr, int kind);
 bool lot_leave(struct g *gp); // true: was still queued; false: a waker has it and will goready it
@@ -444,8 +446,12 @@ int text_write(struct text_order *o);
 // --- spin.c: threads that wait by spinning -----------------------------------------------------------
 // gp, the caller's, has spun at pc since then: let others run; owner, or NULL: whom it waits for. Stack: as gosched.
 void spin_yield(struct g *gp, uintptr_t pc, int64_t since, struct g *owner);
+bool spin_goes_on(const struct g *gp, uintptr_t pc,
+		  int64_t since);	  // it is the wait of the last yield
 void spin_used(struct p *pp, int64_t ns); // what a spin wait gave up was used for so long
-bool spin_seen_lately(int64_t now);	  // somebody spun, and was made to yield
+bool spin_tried(struct g *gp, const void *obj);
+bool spin_yields(struct g *gp, uintptr_t from);
+bool spin_seen_lately(int64_t now); // somebody spun, and was made to yield
 struct spin_site {
 	uintptr_t pc;
 	uint64_t yields, saved_ns;

@@ -20,6 +20,7 @@
 
 enum {
 	PATIENCE = 24, // PAUSEs of 40 to 140 cycles: a hand-over of a P costs several times that
+	AGAIN = 72,    // when it has yielded before in the same wait: it was thought to be its turn
 	HOLDER = 16,   // times that with interposed locks held, for others wait for those
 	ROOM = 2048,   // bytes of stack, as in safepoint.c
 	QUICK = 256,   // quick yields make slow ones forgotten
@@ -101,6 +102,8 @@ void site_waits(uintptr_t from)
 	if (tls.pauses++ == 0)
 		tls.paused_since = os_nanotime();
 	if (tls.pauses < PATIENCE)
+		return;
+	if (tls.pauses < AGAIN && spin_goes_on(gp, slot->back - 2, tls.paused_since))
 		return;
 	if (gp->locks > 0 && tls.pauses < PATIENCE * HOLDER)
 		return;

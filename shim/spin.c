@@ -15,10 +15,12 @@
 
 static const int64_t MS = 1000000;
 enum {
-	CONTINUES =
-		1000, // ns from getting a P to spinning: it is the same wait. A hand-over and a section take longer
+	CONTINUES = 300, // ns from getting a P to spinning: it is the same wait
 	LATELY = 20000000,
-	SITES = 256, // a power of two
+	TRIES = 16,	// of one object, in vain: a loop, if they came within
+	TRIED = 20000,	// ns
+	ALONE = 100000, // ns
+	SITES = 256,	// a power of two
 	PROBES = 8,
 };
 
@@ -43,12 +45,17 @@ static struct spin_site *site_at(uintptr_t pc)
 	return NULL;
 }
 
+bool spin_goes_on(const struct g *gp, uintptr_t pc, int64_t since)
+{
+	return gp->spin_pc == pc && since - gp->spin_back < CONTINUES;
+}
+
 void spin_yield(struct g *gp, uintptr_t pc, int64_t since, struct g *owner)
 {
 	struct spin_site *site = site_at(pc);
 	int64_t now = os_nanotime();
 
-	if (gp->spin_pc == pc && since - gp->spin_back < CONTINUES) {
+	if (spin_goes_on(gp, pc, since)) {
 		gp->spin_yields++;
 	} else {
 		gp->spin_pc = pc;
@@ -70,6 +77,43 @@ void spin_yield(struct g *gp, uintptr_t pc, int64_t since, struct g *owner)
 	gosched_spun(gp, owner);
 	tls.spin_site = NULL;
 	gp->spin_back = os_nanotime();
+}
+
+// A try to take obj has failed. Is it one of many, in a loop without anything else, and does it make sense that gp lets go of
+// its CPU? At once if somebody waits for a P. Else only after a while: the holder may be off its CPU, if ours is that.
+bool spin_tried(struct g *gp, const void *obj)
+{
+	int64_t now, before;
+
+	if (gp->tried != obj) {
+		gp->tried = obj;
+		gp->tries = 0;
+	}
+	if (++gp->tries % TRIES)
+		return false;
+	now = os_nanotime();
+	before = gp->tried_at;
+	gp->tried_at = now;
+	if (gp->tries == TRIES || now - before > TRIED) {
+		gp->tried_since = now;
+		return false;
+	}
+	return demand() || now - gp->tried_since > ALONE;
+}
+
+// A call by which others may run, in a loop. False: it is the first one.
+bool spin_yields(struct g *gp, uintptr_t from)
+{
+	int64_t now = os_nanotime();
+
+	if (spin_goes_on(gp, from, now)) {
+		spin_yield(gp, from, now, NULL);
+		return true;
+	}
+	gp->spin_pc = from;
+	gp->spin_since = now;
+	gp->spin_yields = 0;
+	return false;
 }
 
 bool spin_seen_lately(int64_t now)

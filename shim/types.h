@@ -147,6 +147,10 @@ struct g {
 	int64_t spin_since;   // when that wait began
 	int64_t spin_back;    // when it got a P again after the last yield of it
 	int64_t spun_ns;      // of what it has held its P for: nobody is charged for that
+	const void *tried;    // what it tried to take last, in vain
+	uint32_t tries;	      // how often, without another one in between
+	int64_t tried_since;  // since when in a loop
+	int64_t tried_at;     // when it last had tried some times
 	bool suspect;	      // those who spin may wait for it: a very short slice
 	uint32_t spin_yields; // of that wait so far
 	uintptr_t spin_asked; // a sample found it waiting there; the injected call yields

@@ -158,9 +158,12 @@ EXPORT int pthread_spin_trylock(pthread_spinlock_t *l)
 	r = REAL(pthread_spin_trylock)(l);
 	if (r == 0) {
 		store_relaxed(&gp->spun, l);
+		gp->tries = 0;
 	} else {
 		lock_not_counted(gp);
 		preempt_check(gp);
+		if (spin_tried(gp, (const void *)l) && demand() && gp->locks <= 0)
+			spin_yield(gp, (uintptr_t)__builtin_return_address(0), os_nanotime(), NULL);
 	}
 	return r;
 }

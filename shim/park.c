@@ -189,6 +189,18 @@ static struct g *preempted_owner(const void *obj, enum wait_reason why)
 	return NULL;
 }
 
+// Park; the P goes to the owner if that waits for one.
+static bool wait_for_owner(struct g *gp, const void *obj, enum wait_reason why)
+{
+	struct g *owner = preempted_owner(obj, why);
+
+	if (why == WAIT_MUTEX || why == WAIT_RWLOCK_R || why == WAIT_RWLOCK_W)
+		lock_count(obj, LOCK_WAIT);
+	if (owner)
+		lock_count(obj, LOCK_OWNER_WAIT);
+	return gopark_begin_for(gp, why, owner);
+}
+
 // A waiter that needs no wake-up any more leaves. If a waker had it already, that wake-up was meant for
 // whoever comes next.
 static void leave_and_pass_on(struct g *gp, const void *obj, int kind, bool parked)
@@ -223,7 +235,7 @@ void lot_pause(struct g *gp, const void *obj, const int *word, int64_t ns)
 		critical_leave();
 		return;
 	}
-	parked = gopark_begin_for(gp, WAIT_MUTEX, preempted_owner(obj, WAIT_MUTEX));
+	parked = wait_for_owner(gp, obj, WAIT_MUTEX);
 	critical_leave();
 	if (parked && park_wait(gp, &until, 0) != 0)
 		leave_and_pass_on(gp, obj, LOT_TRIER, true);
@@ -249,7 +261,7 @@ int lot_acquire(struct g *gp, void *obj, lot_try_fn *try, int kind, enum wait_re
 			critical_leave();
 			return r == EBUSY ? ETIMEDOUT : r;
 		}
-		parked = gopark_begin_for(gp, why, preempted_owner(obj, why));
+		parked = wait_for_owner(gp, obj, why);
 		critical_leave();
 		if (parked) {
 			for (;;) {

@@ -118,7 +118,7 @@ static void wirep(struct p *pp, struct g *gp, int64_t now, bool inherit)
 	pp->g = gp;
 	gp->p = pp;
 	gp->pseq = seq;
-	gp->spun_ns = 0;
+	gp->spun_ns = gp->idle_ns = 0;
 	gp->run_since = now;
 	gp->grace_over = false;
 	store_relaxed(&pp->resched, 0);
@@ -229,10 +229,10 @@ static void ready(struct p *pp, struct g *gp, bool next)
 static void run_ends(struct g *gp, int64_t now)
 {
 	if (unlikely(gp->p && gp->p->freed_by)) // gp has it pinned, or did until now
-		spin_used(gp->p, now - gp->run_since - gp->spun_ns);
+		spin_used(gp->p, now - gp->run_since - gp->idle_ns);
 	if (sched.policy->charge)
 		sched.policy->charge(gp, now - gp->run_since - gp->spun_ns, now);
-	gp->spun_ns = 0;
+	gp->spun_ns = gp->idle_ns = 0;
 	gp->run_ns += (uint64_t)(now - gp->run_since);
 	gp->run_since = now;
 	gp->cpu = os_getcpu();

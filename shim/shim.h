@@ -459,6 +459,22 @@ struct spin_site {
 uint32_t spin_top(struct spin_site *ret, uint32_t n); // how many there are, at most n
 void spin_reset_in_child(void);
 
+// --- lockstat.c, symbols.c: for the report --------------------------------------------------------------
+// A thread waited for it; its holder waited for a P then; its holder was spared a preemption.
+enum lock_event { LOCK_WAIT, LOCK_OWNER_WAIT, LOCK_SPARED, LOCK_EVENTS };
+struct lock_figures {
+	const void *addr;
+	uint64_t n[LOCK_EVENTS];
+};
+void lock_count(const void *addr, enum lock_event what); // NULL: not known
+uint32_t lock_top(struct lock_figures *ret, uint32_t n); // how many there are, at most n
+void lock_reset_in_child(void);
+struct symbol {
+	char name[128];
+	uint64_t offset;
+};
+bool symbol_at(const char *path, uint64_t addr, struct symbol *ret); // addr: link-time
+
 // --- sitecalls.c: what they do then ------------------------------------------------------------------
 bool futex_waits(const uint32_t *word, int op,
 		 uint32_t expected); // may the call block? reads the word
@@ -554,5 +570,6 @@ void stats_thread_starts(uint32_t live);    // live: threads there are now
 void stats_thread_exit(const struct g *gp); // keep its figures for the report
 void stats_report(void);		    // as PREEMPT_STATS says; from the destructor
 void stats_reset_in_child(void);
+// --- schedtrace.c -----------------------------------------------------------------------------
 // One SCHED line in Go's format, newline included; now is os_nanotime().
 void schedtrace_line(struct text *t, int64_t now);

@@ -63,6 +63,7 @@ void spin_yield(struct g *gp, uintptr_t pc, int64_t since, struct g *owner)
 		gp->spin_yields = 0;
 		gp->spun_ns = now - since;
 	}
+	gp->idle_ns = now - since;
 	STAT(spin_yields);
 	if (site)
 		count_relaxed(&site->yields, 1);
@@ -147,13 +148,13 @@ uint32_t spin_top(struct spin_site *ret, uint32_t n)
 
 		if (!s.yields)
 			continue;
-		for (at = have; at > 0 && ret[at - 1].yields < s.yields; at--)
-			if (at < n)
-				ret[at] = ret[at - 1];
-		if (at < n)
-			ret[at] = s;
 		if (have < n)
 			have++;
+		else if (ret[n - 1].yields >= s.yields)
+			continue;
+		for (at = have - 1; at > 0 && ret[at - 1].yields < s.yields; at--)
+			ret[at] = ret[at - 1];
+		ret[at] = s;
 	}
 	return have;
 }

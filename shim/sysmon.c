@@ -235,6 +235,16 @@ static int64_t watch_spin(struct p *pp, uint64_t word, struct g *gp, int64_t now
 	return earlier(end, spun ? now + TAKEOVER + LOOK_MIN : pp->sysmon.look_at);
 }
 
+// The lock that gp is spared for, as far as is known: one of those it holds.
+static const void *held_by(const struct g *gp)
+{
+	uintptr_t spun = (uintptr_t)load_relaxed(&gp->spun);
+
+	if (spun && spun % 2 == 0) // else let go of (interpose/spin.c)
+		return (const void *)spun;
+	return load_relaxed(&gp->held);
+}
+
 // A P whose G runs: end its slice. Returns when to look again.
 static int64_t watch_running(struct p *pp, uint64_t word, struct g *gp, int64_t now)
 {
@@ -292,6 +302,7 @@ static int64_t watch_running(struct p *pp, uint64_t word, struct g *gp, int64_t 
 				pp->sysmon.spared = true;
 				STAT(preempt_spared);
 				STAT(lock_deferred);
+				lock_count(held_by(gp), LOCK_SPARED);
 			}
 			return grace_end;
 		}

@@ -93,6 +93,8 @@ static void somebody_else(struct g *gp, const pthread_spinlock_t *l, int round)
 	struct g *holder = holder_of(gp, l);
 	uint32_t status = holder ? load_relaxed(&holder->status) : G_IDLE;
 
+	lock_count((const void *)l, LOCK_WAIT);
+
 	if (status == G_RUNNING) {
 		yield_cpu();
 		return;
@@ -101,6 +103,8 @@ static void somebody_else(struct g *gp, const pthread_spinlock_t *l, int round)
 		return;
 	if (status != G_RUNNABLE && status != G_PREEMPTED)
 		holder = NULL; // asleep, or it has come back meanwhile
+	if (holder)
+		lock_count((const void *)l, LOCK_OWNER_WAIT);
 	spin_yield(gp, (uintptr_t)__builtin_return_address(0), gp->run_since, holder);
 }
 

@@ -187,15 +187,15 @@ enum { LOOKED = 150000 }; // ns: how long it has spun when a sample finds it so,
 static void answer_look(struct g *gp, ucontext_t *uc)
 {
 	const struct p *pp = gp->p;
-	uintptr_t pc = context_pc(uc);
+	uintptr_t loop;
 
 	if (!tls.g || tls.critical || gp->waiting || gp->locks > 0 ||
-	    load_relaxed(&gp->status) != G_RUNNING || !is_spin_wait(pc))
+	    load_relaxed(&gp->status) != G_RUNNING || !(loop = is_spin_wait(context_pc(uc))))
 		return;
 	store_relaxed(&gp->spin_look, 0);
 	if (!pp || inject(gp, uc, true) != REFUSE_NOT)
 		return;
-	gp->spin_asked = pc;
+	gp->spin_asked = loop;
 	gp->look_from = os_nanotime() - LOOKED;
 	if (gp->look_from < gp->run_since)
 		gp->look_from = gp->run_since;

@@ -108,20 +108,25 @@ enum refusal is_spin_safe_point(const struct g *gp, const struct frame *frame)
 	return why;
 }
 
-// Is this the code of a loop that waits for another thread? Only a table tells. Signal-safe.
-bool is_spin_wait(uintptr_t pc)
+// Is this the code of a loop that waits for another thread? Then where that begins, about, else 0. Only a table tells. Signal-safe.
+uintptr_t is_spin_wait(uintptr_t pc)
 {
 	const struct table *table;
 	const struct table_row *row;
-	uintptr_t bias;
-	bool spins;
+	uintptr_t bias, start = 0;
+	uint32_t i;
 
 	modules_walk(true);
 	table = modules_find(pc, &bias);
 	row = table ? table_find(table, pc - bias) : NULL;
-	spins = row && row->flags & TABLE_SPIN;
+	if (row && row->flags & TABLE_SPIN) {
+		for (i = (uint32_t)(row - table->rows);
+		     i > 0 && table->rows[i - 1].flags & TABLE_SPIN; i--)
+			;
+		start = bias + table_row_start(table, i);
+	}
 	modules_walk(false);
-	return spins;
+	return start;
 }
 
 // The calling thread's stack: [lo, hi) may be used by functions whose callers all lie below hi. lo 0: not known.

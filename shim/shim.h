@@ -495,7 +495,7 @@ enum refusal { REFUSE_NOT, REFUSE_NO_TABLE, REFUSE_UNSAFE_PC, REFUSE_CRITICAL, R
 // Go's isAsyncSafePoint: may a call be injected at frame? Signal-safe; stack under 1 KiB.
 enum refusal is_async_safe_point(const struct g *gp, const struct frame *frame);
 enum refusal is_spin_safe_point(const struct g *gp, const struct frame *frame);
-bool is_spin_wait(uintptr_t pc);
+uintptr_t is_spin_wait(uintptr_t pc);
 // The calling thread's stack, once, when it starts: callers of the thread's first function lie at hi and above.
 void stack_is(uintptr_t lo, uintptr_t hi);
 void stack_is_main(uintptr_t start); // start: rsp at the entry of the program, or 0

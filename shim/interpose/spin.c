@@ -86,26 +86,43 @@ static void yield_cpu(void)
 	os_futex_wait(&never, 0, &soon);
 }
 
-// gp has waited for l for long. That it does not get the lock need not be for want of a CPU: another thread may win it again
-// and again. So a slice is not given away but to a holder that is known to want a P.
-static void somebody_else(struct g *gp, const pthread_spinlock_t *l, int round)
+// The holder of l, if it wants a P and has none, else NULL. ret_runs: it has one.
+static struct g *waiting_holder(const struct g *gp, const pthread_spinlock_t *l, bool *ret_runs)
 {
 	struct g *holder = holder_of(gp, l);
 	uint32_t status = holder ? load_relaxed(&holder->status) : G_IDLE;
 
 	lock_count((const void *)l, LOCK_WAIT);
-
-	if (status == G_RUNNING) {
-		yield_cpu();
-		return;
-	}
-	if (!demand() || (!holder && round % OFF_P))
-		return;
+	*ret_runs = status == G_RUNNING;
 	if (status != G_RUNNABLE && status != G_PREEMPTED)
-		holder = NULL; // asleep, or it has come back meanwhile
-	if (holder)
-		lock_count((const void *)l, LOCK_OWNER_WAIT);
-	spin_yield(gp, (uintptr_t)__builtin_return_address(0), gp->run_since, holder);
+		return NULL; // asleep, or it has come back meanwhile
+	lock_count((const void *)l, LOCK_OWNER_WAIT);
+	return holder;
+}
+
+// gp has waited for l for long. That it does not get the lock need not be for want of a CPU: another thread may win it again
+// and again. So a slice is not given away but to a holder that is known to want a P.
+static void somebody_else(struct g *gp, const pthread_spinlock_t *l, int round)
+{
+	bool runs;
+	struct g *holder = waiting_holder(gp, l, &runs);
+
+	if (runs)
+		yield_cpu();
+	else if (demand() && (holder || round % OFF_P == 0))
+		spin_yield(gp, (uintptr_t)__builtin_return_address(0), gp->run_since, holder);
+}
+
+// A try has failed, as have many before it.
+__attribute__((noinline)) static void tried(struct g *gp, const pthread_spinlock_t *l, void *from)
+{
+	bool runs;
+	struct g *holder = waiting_holder(gp, l, &runs);
+
+	if (demand())
+		spin_yield(gp, (uintptr_t)from, os_nanotime(), holder);
+	else if (runs)
+		yield_cpu();
 }
 
 __attribute__((noinline)) static int lock_slow(struct g *gp, pthread_spinlock_t *l)
@@ -166,8 +183,8 @@ EXPORT int pthread_spin_trylock(pthread_spinlock_t *l)
 	} else {
 		lock_not_counted(gp);
 		preempt_check(gp);
-		if (spin_tried(gp, (const void *)l) && demand() && gp->locks <= 0)
-			spin_yield(gp, (uintptr_t)__builtin_return_address(0), os_nanotime(), NULL);
+		if (spin_tried(gp, (const void *)l) && gp->locks <= 0)
+			tried(gp, l, __builtin_return_address(0));
 	}
 	return r;
 }

@@ -457,10 +457,11 @@ static const char *place(uintptr_t pc, uint64_t *ret_addr)
 {
 	uintptr_t bias;
 	const struct table *table = modules_find(pc, &bias);
+	uint32_t n;
 
 	*ret_addr = pc;
-	for (uint32_t i = 0; modules && i < load_acquire(&modules->n);
-	     i++) { // pairs with loading.c
+	n = modules ? load_acquire(&modules->n) : 0; // pairs with the store in loading.c
+	for (uint32_t i = 0; i < n; i++) {
 		const struct mapped *m = &modules->v[i];
 
 		if (pc < m->start || pc >= m->end || !m->path)

@@ -182,6 +182,45 @@ static enum refusal inject(struct g *gp, ucontext_t *uc, bool spins)
 
 enum { LOOKED = 150000 }; // ns: how long it has spun when a sample finds it so, at most
 
+// Code without a table: is there a PAUSE in the 16 bytes before pc, or behind? In the same page, which may be executable only.
+static bool pause_near(uintptr_t pc)
+{
+	enum { AROUND = 16 };
+	uintptr_t page = pc & -(uintptr_t)4096, lo = pc - AROUND, hi = pc + AROUND, bias;
+	uint8_t b[2 * AROUND];
+
+	if (modules_find(pc, &bias) || os_confined())
+		return false;
+	lo = lo < page ? page : lo;
+	hi = hi > page + 4096 ? page + 4096 : hi;
+	if (memory_read(lo, b, hi - lo) < 0)
+		return false;
+	for (uintptr_t i = 0; i + 1 < hi - lo; i++)
+		if (b[i] == 0xf3 && b[i + 1] == 0x90)
+			return true;
+	return false;
+}
+
+// Two samples in a row at one such place: it waits. Nothing can be injected there, so it stops right here.
+static bool look_without_table(struct g *gp, ucontext_t *uc)
+{
+	enum { PLACE = 64 };
+	uintptr_t pc = context_pc(uc), before = gp->spin_near;
+
+	gp->spin_near = 0;
+	if (!config.force_after || !config.spin || !pause_near(pc))
+		return false;
+	gp->spin_near = pc;
+	store_relaxed(&gp->spin_look, 0);
+	if (!before || pc - before + PLACE > 2 * PLACE)
+		return false;
+	STAT(spin_yields);
+	signal_park_begin(gp, uc);
+	gosched(gp, G_PREEMPTED);
+	signal_park_end();
+	return true;
+}
+
 // The signal only asked whether the thread spins. If it does, and may be stopped here, it gives up the rest of its slice: to
 // whoever has waited longest, which sooner or later is the thread it waits for. An answer "no" costs the signal, no more.
 static void answer_look(struct g *gp, ucontext_t *uc)
@@ -190,8 +229,13 @@ static void answer_look(struct g *gp, ucontext_t *uc)
 	uintptr_t loop;
 
 	if (!tls.g || tls.critical || gp->waiting || gp->locks > 0 ||
-	    load_relaxed(&gp->status) != G_RUNNING || !(loop = is_spin_wait(context_pc(uc))))
+	    load_relaxed(&gp->status) != G_RUNNING)
 		return;
+	loop = is_spin_wait(context_pc(uc));
+	if (!loop) {
+		look_without_table(gp, uc);
+		return;
+	}
 	store_relaxed(&gp->spin_look, 0);
 	if (!pp || inject(gp, uc, true) != REFUSE_NOT)
 		return;
@@ -229,7 +273,7 @@ void preempt_handler(int sig, siginfo_t *info, void *context)
 	}
 	why = inject(gp, context, false);
 	refused(why);
-	if (why == REFUSE_NOT)
+	if (why == REFUSE_NOT || (why == REFUSE_NO_TABLE && look_without_table(gp, context)))
 		return;
 	if (!load_relaxed(&gp->force)) {
 		sysmon_refused();

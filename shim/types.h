@@ -154,6 +154,7 @@ struct g {
 	bool suspect;	      // those who spin may wait for it: a very short slice
 	uint32_t spin_yields; // of that wait so far
 	int64_t idle_ns;      // as spun_ns, but charged or not
+	uintptr_t spin_near; // where the last sample found it near a PAUSE, in code without a table
 	uintptr_t spin_asked; // a sample found it waiting there; the injected call yields
 	int64_t look_from;    // it has spun since then at the latest, as far as samples tell
 

@@ -4,6 +4,8 @@
  */
 #include "prog.h"
 
+#include <sys/mman.h>
+
 enum { TEAM = 6, ROUNDS = 300 };
 
 /* --- a lock of the program, in functions that are named as such -------------------------------------- */
@@ -197,6 +199,40 @@ CASE(spin_tries_fail)
 	for (int i = 0; i < 2; i++)
 		join(t[i]);
 	CHECK_EQ(pthread_mutex_unlock(&mutex), 0);
+}
+
+/* --- code that was made at run time -------------------------------------------------------------------- */
+
+static atomic_int made_turn;
+
+static void *waits_in_made_code(void *arg)
+{
+	/* 1: pause; cmp %esi,(%rdi); jne 1b; ret */
+	static const unsigned char code[] = {0xf3, 0x90, 0x39, 0x37, 0x75, 0xfa, 0xc3};
+	void *page = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	int me = (int)(intptr_t)arg;
+
+	CHECK(page != MAP_FAILED);
+	memcpy(page, code, sizeof(code));
+	CHECK_EQ(mprotect(page, 4096, PROT_READ | PROT_EXEC), 0);
+	for (int i = 0; i < 30; i++) {
+		((void (*)(atomic_int *, int))page)(&made_turn, me);
+		atomic_store(&made_turn, (me + 1) % 4);
+	}
+	CHECK_EQ(munmap(page, 4096), 0);
+	return NULL;
+}
+
+/* Proves: threads that spin in code of which there is no table all get on. */
+CASE_STRESS(spin_made_code)
+{
+	pthread_t t[4];
+
+	for (int i = 0; i < 4; i++)
+		t[i] = spawn(waits_in_made_code, (void *)(intptr_t)i);
+	for (int i = 0; i < 4; i++)
+		join(t[i]);
+	CHECK_EQ(atomic_load(&made_turn), 0);
 }
 
 /* --- sched_yield -------------------------------------------------------------------------------------- */

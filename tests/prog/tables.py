@@ -194,6 +194,8 @@ def spin_reactions(cache):
             want(s["lock_holder"]["top"][0]["owner_waits"] > 0, f"{case}, {policy}: the report has no owner")
         s = one("spin_yields", PREEMPT_POLICY=policy)
         want(s["spin"]["yields"] > 0 and s["spin"]["top"], "sched_yield")
+        s = one("spin_made_code", PREEMPT_POLICY=policy, PREEMPT_FORCE_AFTER="10s")
+        want(s["spin"]["yields"] > 10, "a PAUSE in code without a table")
         s = one("spin_tries", PREEMPT_POLICY=policy)
         # Preempted while they hold the mutex they are spared, so few tries fail at all.
         want(s["switches"] < 10000, "those who tried were switched to and fro")

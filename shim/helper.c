@@ -130,6 +130,11 @@ static bool begins_with(const char *s, const char *start)
 	return *start == 0;
 }
 
+bool under_valgrind(void)
+{
+	return valgrind;
+}
+
 // Does valgrind run the program? It preloads libraries of its own.
 static bool names_valgrind(const char *text)
 {

@@ -401,7 +401,8 @@ void helper_init(void);				   // at the start of the process: some 100 ns
 void helper_environment(char *const envp[]);	   // before any thread exists; NULL: never start it
 void helper_library(const char *path);		   // where we are; finds the command. Once
 int helper_start(const char *const *paths, int n); // sysmon; 0 or -errno. One at a time
-int helper_poll(void);	   // sysmon; -EAGAIN: still running, -ECHILD: none, else its exit status
+int helper_poll(void); // sysmon; -EAGAIN: still running, -ECHILD: none, else its exit status
+bool under_valgrind(void);
 bool helper_running(void); // sysmon: helper_poll has something to do
 void helper_end(void);	   // sysmon: kill it; helper_poll reaps it
 void helper_leave(

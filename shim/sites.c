@@ -514,7 +514,8 @@ int64_t sites_poll(int64_t now)
 	if (now < st.again)
 		return st.again;
 	if (!p) {
-		if (os_confined()) { // what is refused may be answered with death
+		if (os_confined() ||	// what is refused may be answered with death
+		    under_valgrind()) { // which executes copies
 			st.off = true;
 			return INT64_MAX;
 		}

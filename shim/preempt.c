@@ -221,6 +221,16 @@ static bool look_without_table(struct g *gp, ucontext_t *uc)
 	return true;
 }
 
+// The injected call is to yield as who spins does.
+static void spins_at(struct g *gp, uintptr_t loop)
+{
+	gp->spin_asked = loop;
+	store_relaxed(&gp->spin_look, 0);
+	gp->look_from = os_nanotime() - LOOKED;
+	if (gp->look_from < gp->run_since)
+		gp->look_from = gp->run_since;
+}
+
 // The signal only asked whether the thread spins. If it does, and may be stopped here, it gives up the rest of its slice: to
 // whoever has waited longest, which sooner or later is the thread it waits for. An answer "no" costs the signal, no more.
 static void answer_look(struct g *gp, ucontext_t *uc)
@@ -237,12 +247,8 @@ static void answer_look(struct g *gp, ucontext_t *uc)
 		return;
 	}
 	store_relaxed(&gp->spin_look, 0);
-	if (!pp || inject(gp, uc, true) != REFUSE_NOT)
-		return;
-	gp->spin_asked = loop;
-	gp->look_from = os_nanotime() - LOOKED;
-	if (gp->look_from < gp->run_since)
-		gp->look_from = gp->run_since;
+	if (pp && inject(gp, uc, true) == REFUSE_NOT)
+		spins_at(gp, loop);
 }
 
 // The handler of config.signal. Runs on the alternate stack with all signals blocked but during a forced park; keeps
@@ -251,6 +257,7 @@ void preempt_handler(int sig, siginfo_t *info, void *context)
 {
 	struct g *gp = tls.self;
 	enum refusal why;
+	uintptr_t loop;
 	bool look;
 
 	if (!preempt_is_ours(info)) {
@@ -271,8 +278,11 @@ void preempt_handler(int sig, siginfo_t *info, void *context)
 		sysmon_refused();
 		return;
 	}
-	why = inject(gp, context, false);
+	loop = config.spin ? is_spin_wait(context_pc(context)) : 0;
+	why = inject(gp, context, loop != 0);
 	refused(why);
+	if (why == REFUSE_NOT && loop)
+		spins_at(gp, loop); // the slice ends, but this one has made no use of it
 	if (why == REFUSE_NOT || (why == REFUSE_NO_TABLE && look_without_table(gp, context)))
 		return;
 	if (!load_relaxed(&gp->force)) {
@@ -301,10 +311,11 @@ void async_preempt2(void)
 		if (load_relaxed(&gp->preempt)) {
 			locks_forgotten(gp);
 			STAT(preempt_async);
-			gosched(gp, G_RUNNABLE);
-		} else if (spins) {
-			spin_yield(gp, spins, gp->look_from, NULL);
+			if (!spins)
+				gosched(gp, G_RUNNABLE);
 		}
+		if (spins)
+			spin_sampled(gp, spins, gp->look_from);
 	}
 	if (tls.self)
 		preempt_unmask(tls.self);

@@ -45,7 +45,7 @@ static void put_after(struct gqueue *q, struct g *before, struct g *gp)
 // whatever it waits for, everybody has a turn.
 void gqueue_put_spun(struct gqueue *q, struct g *gp)
 {
-	uint32_t turn = gp->spin_yields % 8, passes = turn ? 1u << (turn - 1) : 1;
+	uint32_t turn = gp->spin_yields % SPIN_TURNS, passes = turn ? 1u << (turn - 1) : 1;
 	struct g *at = q->head, *before = NULL;
 
 	for (uint32_t i = 0; at && i < FAR; i++, before = at, at = at->schedlink) {

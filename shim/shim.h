@@ -60,6 +60,7 @@ void runqput(struct p *pp, struct g *gp, bool next);
 struct g *runqget(struct p *pp, bool *ret_inherit);
 bool globrunqtake(struct g *gp); // false: it is not there
 // Queues whose lock the caller holds.
+enum { SPIN_TURNS = 8, SPIN_LAST = SPIN_TURNS - 1 };  // of gp->spin_yields: behind all
 void gqueue_put_spun(struct gqueue *q, struct g *gp); // READY_SPUN: where it belongs
 bool gqueue_take(struct gqueue *q, const struct g *gp);
 struct g *runqsteal(struct p *pp, struct p *victim, bool steal_runnext);
@@ -447,6 +448,8 @@ int text_write(struct text_order *o);
 // --- spin.c: threads that wait by spinning -----------------------------------------------------------
 // gp, the caller's, has spun at pc since then: let others run; owner, or NULL: whom it waits for. Stack: as gosched.
 void spin_yield(struct g *gp, uintptr_t pc, int64_t since, struct g *owner);
+// The same, found by a sample: to find out that it still waits takes long, so it comes behind all who wait now.
+void spin_sampled(struct g *gp, uintptr_t pc, int64_t since);
 bool spin_goes_on(const struct g *gp, uintptr_t pc,
 		  int64_t since);	  // it is the wait of the last yield
 void spin_used(struct p *pp, int64_t ns); // what a spin wait gave up was used for so long

@@ -15,7 +15,7 @@
 
 static const int64_t MS = 1000000;
 enum {
-	CONTINUES = 300, // ns from getting a P to spinning: it is the same wait
+	CONTINUES = 500, // ns from getting a P to spinning: it is the same wait
 	LATELY = 20000000,
 	TRIES = 16,	// of one object, in vain: a loop, if they came within
 	TRIED = 20000,	// ns
@@ -50,7 +50,7 @@ bool spin_goes_on(const struct g *gp, uintptr_t pc, int64_t since)
 	return gp->spin_pc == pc && since - gp->spin_back < CONTINUES;
 }
 
-void spin_yield(struct g *gp, uintptr_t pc, int64_t since, struct g *owner)
+static void give_way(struct g *gp, uintptr_t pc, int64_t since, struct g *owner, bool sampled)
 {
 	struct spin_site *site = site_at(pc);
 	int64_t now = os_nanotime();
@@ -64,10 +64,12 @@ void spin_yield(struct g *gp, uintptr_t pc, int64_t since, struct g *owner)
 		gp->spun_ns = now - since;
 	}
 	gp->idle_ns = now - since;
+	if (sampled)
+		gp->spin_yields = SPIN_LAST;
 	STAT(spin_yields);
 	if (site)
 		count_relaxed(&site->yields, 1);
-	if (now - load_relaxed(&seen) > MS) {
+	if (!sampled && now - load_relaxed(&seen) > MS) { // samples are too far apart for that
 		bool first = now - load_relaxed(&seen) > LATELY;
 
 		store_relaxed(&seen, now);
@@ -78,6 +80,16 @@ void spin_yield(struct g *gp, uintptr_t pc, int64_t since, struct g *owner)
 	gosched_spun(gp, owner);
 	tls.spin_site = NULL;
 	gp->spin_back = os_nanotime();
+}
+
+void spin_yield(struct g *gp, uintptr_t pc, int64_t since, struct g *owner)
+{
+	give_way(gp, pc, since, owner, false);
+}
+
+void spin_sampled(struct g *gp, uintptr_t pc, int64_t since)
+{
+	give_way(gp, pc, since, NULL, true);
 }
 
 // A try to take obj has failed. Is it one of many, in a loop without anything else, and does it make sense that gp lets go of

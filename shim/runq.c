@@ -119,6 +119,12 @@ bool globrunqtake(struct g *gp)
 	return took;
 }
 
+// Does it matter who comes first? Of those who spin, not among those who come behind all.
+static bool in_order(const struct g *gp)
+{
+	return gp->ready_as == READY_SPUN && gp->spin_yields % SPIN_TURNS != SPIN_LAST;
+}
+
 // Take the next G off the global list: the first that ran on this CPU last among those that came with the head, else
 // the head.
 //
@@ -136,11 +142,11 @@ static struct g *globrunq_next(uint32_t cpu)
 
 	if (!gp)
 		return NULL;
-	if (gp->cpu != cpu && gp->ready_as != READY_SPUN) {
+	if (gp->cpu != cpu && !in_order(gp)) {
 		struct g *next = gp->schedlink;
 
 		for (int i = 1; i < LOOK && next; i++, next = next->schedlink) {
-			if (next->cpu == cpu && next->ready_as != READY_SPUN &&
+			if (next->cpu == cpu && !in_order(next) &&
 			    next->runnable_since - gp->runnable_since < together) {
 				gp = next;
 				break;

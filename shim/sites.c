@@ -435,6 +435,8 @@ static bool choose(struct plan *p, int64_t now)
 
 		if (!t || (!t->header->bytes_spin && !t->header->nsyscalls))
 			continue;
+		if ((uintptr_t)site_pause_stubs - m->start < m->end - m->start)
+			continue; // this library, whatever its file is called
 		if (m->sites == SITES_DONE && !is_back(m))
 			continue;
 		if (m->sites != SITES_YOUNG) {

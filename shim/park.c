@@ -178,6 +178,31 @@ static int try_spinning(lot_try_fn *try, void *obj)
 	return r;
 }
 
+// Who holds obj, if that is known and it waits for a P: whoever waits for obj does best to give it its own.
+static struct g *preempted_owner(const void *obj, enum wait_reason why)
+{
+	if (!demand())
+		return NULL;
+	if (why == WAIT_MUTEX)
+		return g_queued(load_relaxed(&((const pthread_mutex_t *)obj)->__data.__owner));
+	if (why == WAIT_RWLOCK_R || why == WAIT_RWLOCK_W)
+		return g_queued(
+			load_relaxed(&((const pthread_rwlock_t *)obj)->__data.__cur_writer));
+	return NULL;
+}
+
+// Park; the P goes to the owner if that waits for one.
+static bool wait_for_owner(struct g *gp, const void *obj, enum wait_reason why)
+{
+	struct g *owner = preempted_owner(obj, why);
+
+	if (why == WAIT_MUTEX || why == WAIT_RWLOCK_R || why == WAIT_RWLOCK_W)
+		lock_count(obj, LOCK_WAIT);
+	if (owner)
+		lock_count(obj, LOCK_OWNER_WAIT);
+	return gopark_begin_for(gp, why, owner);
+}
+
 // A waiter that needs no wake-up any more leaves. If a waker had it already, that wake-up was meant for
 // whoever comes next.
 static void leave_and_pass_on(struct g *gp, const void *obj, int kind, bool parked)
@@ -191,10 +216,32 @@ static void leave_and_pass_on(struct g *gp, const void *obj, int kind, bool park
 		park_wait(gp, NULL, 0);
 	else
 		lot_absorb(gp);
+	if (kind == LOT_TRIER)
+		return; // nobody else was passed over for it
 	if (kind == LOT_ANY)
 		lot_wake(obj, 1);
 	else
 		lot_wake_rwlock(obj);
+}
+
+// gp tries to take obj again and again. Until somebody lets go of it, or for so many ns, it need not. word: 0 when obj is free.
+void lot_pause(struct g *gp, const void *obj, const int *word, int64_t ns)
+{
+	struct deadline until = os_deadline_in(ns);
+	bool parked;
+
+	critical_enter();
+	lot_enqueue(gp, obj, LOT_TRIER);
+	if (load_relaxed(word) == 0) { // after the count was raised; see the head of this file
+		leave_and_pass_on(gp, obj, LOT_TRIER, false);
+		critical_leave();
+		return;
+	}
+	gp->waits_forever = false;
+	parked = wait_for_owner(gp, obj, WAIT_MUTEX);
+	critical_leave();
+	if (parked && park_wait(gp, &until, 0) != 0)
+		leave_and_pass_on(gp, obj, LOT_TRIER, true);
 }
 
 int lot_acquire(struct g *gp, void *obj, lot_try_fn *try, int kind, enum wait_reason why,
@@ -202,7 +249,7 @@ int lot_acquire(struct g *gp, void *obj, lot_try_fn *try, int kind, enum wait_re
 {
 	struct handled since = handled_so_far(gp);
 	int64_t interval = 10 * 1000000;
-	int r = try_spinning(try, obj);
+	int r = preempted_owner(obj, why) ? EBUSY : try_spinning(try, obj);
 
 	if (r != EBUSY)
 		return r;
@@ -218,7 +265,7 @@ int lot_acquire(struct g *gp, void *obj, lot_try_fn *try, int kind, enum wait_re
 			return r == EBUSY ? ETIMEDOUT : r;
 		}
 		gp->waits_forever = !until;
-		parked = gopark_begin(gp, why);
+		parked = wait_for_owner(gp, obj, why);
 		critical_leave();
 		if (parked) {
 			for (;;) {
@@ -316,13 +363,17 @@ void lot_unclaim(struct g *gp, bool wake)
 // The bucket's lock must be held.
 static struct g *take_locked(struct bucket *b, const void *addr, int n, bool rwlock)
 {
-	struct g *list = NULL, **end = &list, *next;
+	struct g *list = NULL, **end = &list, *next, *trier = NULL;
 	bool claimed = rwlock && claimed_locked(b, addr);
 
 	for (struct g *gp = b->head; gp && n > 0; gp = next) {
 		next = gp->waitnext;
 		if (gp->waitaddr != addr)
 			continue;
+		if (gp->waitkind == LOT_TRIER) {
+			trier = trier ? trier : gp;
+			continue; // it may never try again
+		}
 		if (rwlock && gp->waitkind != LOT_WRITER && claimed)
 			continue; // who claims it but is not queued is awake, and tries
 		if (rwlock && list && gp->waitkind == LOT_WRITER)
@@ -334,6 +385,11 @@ static struct g *take_locked(struct bucket *b, const void *addr, int n, bool rwl
 		n--;
 		if (rwlock && gp->waitkind == LOT_WRITER)
 			break;
+	}
+	if (!list && trier) {
+		removeg(b, trier);
+		trier->waitnext = NULL;
+		list = trier;
 	}
 	return list;
 }

@@ -65,6 +65,8 @@ static struct {
 	int64_t waited_since; // when the queue last became non-empty; NOBODY while it is empty
 	int64_t looked;	      // when the running Gs were last looked at for the clock
 	uint32_t passed;      // how often in a row the first was passed over; under sched.lock
+	struct gqueue spun;   // who waits by spinning; under sched.lock
+	bool in_vain;	      // who was picked from there last still waits; as above
 	uint32_t turn;	      // where to begin to look with more than MANY Ps
 } fair = {.waited_since = INT64_MAX};
 #define NOBODY INT64_MAX
@@ -277,9 +279,11 @@ static bool fair_credit(const struct g *gp)
 // sched.lock must be held.
 static void changed(void)
 {
-	if (!fair.queue.n)
+	uint32_t n = fair.queue.n + fair.spun.size;
+
+	if (!n)
 		store_relaxed(&fair.waited_since, NOBODY);
-	store_relaxed(&sched.runq.size, fair.queue.n);
+	store_relaxed(&sched.runq.size, n);
 }
 
 // Executed with tls.critical > 0; takes sched.lock.
@@ -296,9 +300,14 @@ static void fair_enqueue(struct p *pp, struct g *gp, bool next)
 		v = later(v, fair.queue.at[0].key);
 	v = later(v, minus(fair_clock(), CARRY * config.quantum));
 	store_relaxed(&gp->vtime, v);
-	if (fair.queue.n == 0)
+	if (queued() == 0)
 		store_relaxed(&fair.waited_since, gp->runnable_since);
-	heap_push(&fair.queue, v, gp);
+	if (gp->ready_as == READY_SPUN) {
+		fair.in_vain = gp->spin_yields > 0;
+		gqueue_put_spun(&fair.spun, gp);
+	} else {
+		heap_push(&fair.queue, v, gp);
+	}
 	changed();
 	lock_release(&sched.lock);
 }
@@ -334,6 +343,15 @@ static uint32_t which(struct p *pp, uint32_t cpu, int64_t now)
 	return 0;
 }
 
+// Who waits by spinning runs if it has had less than all others, but not when the one before still waited: what they wait for may be
+// done by one of the others. sched.lock must be held.
+static bool spun_is_next(void)
+{
+	if (!fair.spun.head || !fair.queue.n)
+		return fair.spun.head;
+	return !fair.in_vain && minus(fair.spun.head->vtime, fair.queue.at[0].key) <= 0;
+}
+
 static struct g *fair_pick(struct p *pp, bool *inherit)
 {
 	struct g *gp = NULL;
@@ -346,15 +364,38 @@ static struct g *fair_pick(struct p *pp, bool *inherit)
 	cpu = os_getcpu();
 	now = os_nanotime();
 	lock_acquire(&sched.lock);
-	if (fair.queue.n) {
+	gp = spun_is_next() ? fair.spun.head : NULL;
+	if (gp) {
+		gqueue_take(&fair.spun, gp);
+		changed();
+	} else if (fair.queue.n) {
 		i = which(pp, cpu, now);
 		fair.passed = i ? fair.passed + 1 : 0;
+		fair.in_vain = false;
 		raise_clock(fair.queue.at[0].key);
 		gp = heap_take(&fair.queue, i);
 		changed();
 	}
 	lock_release(&sched.lock);
 	return gp;
+}
+
+static bool fair_take(struct g *gp)
+{
+	bool took;
+	uint32_t i;
+
+	lock_acquire(&sched.lock);
+	for (i = 0; i < fair.queue.n && fair.queue.at[i].gp != gp; i++)
+		;
+	took = i < fair.queue.n;
+	if (took)
+		heap_take(&fair.queue, i);
+	else
+		took = gqueue_take(&fair.spun, gp);
+	changed();
+	lock_release(&sched.lock);
+	return took;
 }
 
 static bool fair_empty(void)
@@ -387,6 +428,8 @@ static void fair_reset(void)
 	fair.waited_since = NOBODY;
 	fair.looked = 0;
 	fair.passed = 0;
+	fair.spun = (struct gqueue){0};
+	fair.in_vain = false;
 }
 
 const struct policy policy_fair = {
@@ -394,6 +437,7 @@ const struct policy policy_fair = {
 	.global = true,
 	.enqueue = fair_enqueue,
 	.pick = fair_pick,
+	.take = fair_take,
 	.empty = fair_empty,
 	.drain = fair_drain,
 	.slice = fair_slice,

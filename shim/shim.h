@@ -59,10 +59,17 @@ int cgroup_cpus(void);
 struct g *g_alloc(void);   // G_IDLE with its alternate stack, or NULL: out of memory
 void g_free(struct g *gp); // G_DEAD or never started
 size_t g_altstack_size(void);
+void g_has_tid(struct g *gp);	 // so that it is found; the last one with the same hash is
+struct g *g_queued(int32_t tid); // the G of this thread, if it wants a P and has none; a hint
 
 // --- runq.c: the queues of policy go ------------------------------------------------------------
 void runqput(struct p *pp, struct g *gp, bool next);
 struct g *runqget(struct p *pp, bool *ret_inherit);
+bool globrunqtake(struct g *gp); // false: it is not there
+// Queues whose lock the caller holds.
+enum { SPIN_TURNS = 8, SPIN_LAST = SPIN_TURNS - 1 };  // of gp->spin_yields: behind all
+void gqueue_put_spun(struct gqueue *q, struct g *gp); // READY_SPUN: where it belongs
+bool gqueue_take(struct gqueue *q, const struct g *gp);
 struct g *runqsteal(struct p *pp, struct p *victim, bool steal_runnext);
 bool runqempty(const struct p *pp);
 void globrunqput(struct g *gp);
@@ -91,7 +98,10 @@ void gostart(
 void goexit(void);     // the calling thread leaves the scheduler, its P goes on
 void gosched(struct g *gp, enum g_status as); // let others run: as = G_RUNNABLE or G_PREEMPTED
 void preempt_check_slow(struct g *gp);
+bool preempt_due(struct g *gp);
 bool gopark_begin(struct g *gp, enum wait_reason why); // false: was readied already, P is kept
+bool gopark_begin_for(struct g *gp, enum wait_reason why, struct g *owner);
+void gosched_spun(struct g *gp, struct g *owner);
 enum {
 	PARK_CANCEL = 1,
 	PARK_EINTR = 2,
@@ -238,6 +248,7 @@ void sysmon_kick(void);	      // there is demand (again): wake if in deep sleep;
 void sysmon_refused(void);    // the preemption handler did not stop its thread; signal-safe
 // Who holds pp under word is to make room for a G that was woken, at the time at; self: the waker's G or NULL. Signal-safe.
 void sysmon_ask(struct p *pp, uint64_t word, int64_t at, const struct g *self);
+void sysmon_spins(int64_t now); // slices are shorter from now on for a while
 void sysmon_reset_in_child(void);
 void sysmon_notice(void); // something else than demand is to be done now; signal-safe
 // For stw.c, by sysmon.
@@ -280,7 +291,8 @@ void preempt_unmask(
 	struct g *gp); // what the handler left masked, for one who does not go back to it
 
 // --- park.c: the parking lot ------------------------------------------------------------------
-enum { LOT_ANY, LOT_READER, LOT_WRITER };
+// LOT_TRIER: lot_pause; woken only if there is nobody else.
+enum { LOT_ANY, LOT_READER, LOT_WRITER, LOT_TRIER };
 // Try to take the object; 0 or an error; EBUSY: not now.
 typedef int lot_try_fn(void *obj);
 // Queue, try again, park; until taken (0), the deadline (ETIMEDOUT), or another error of try.
@@ -288,6 +300,7 @@ typedef int lot_try_fn(void *obj);
 // code that was not interposed is seen.
 int lot_acquire(struct g *gp, void *obj, lot_try_fn *try, int kind, enum wait_reason why,
 		const struct deadline *until, unsigned flags);
+void lot_pause(struct g *gp, const void *obj, const int *word, int64_t ns);
 // In a critical section, which lasts until the G has parked (lot_wait) or is out of the queue.
 void lot_enqueue(struct g *gp, const void *addr, int kind);
 bool lot_leave(struct g *gp); // true: was still queued; false: a waker has it and will goready it
@@ -532,6 +545,40 @@ struct text_order {
 };
 int text_write(struct text_order *o);
 
+// --- spin.c: threads that wait by spinning -----------------------------------------------------------
+// gp, the caller's, has spun at pc since then: let others run; owner, or NULL: whom it waits for. Stack: as gosched.
+void spin_yield(struct g *gp, uintptr_t pc, int64_t since, struct g *owner);
+// The same, found by a sample: to find out that it still waits takes long, so it comes behind all who wait now.
+void spin_sampled(struct g *gp, uintptr_t pc, int64_t since);
+bool spin_goes_on(const struct g *gp, uintptr_t pc,
+		  int64_t since);	  // it is the wait of the last yield
+void spin_used(struct p *pp, int64_t ns); // what a spin wait gave up was used for so long
+bool spin_tried(struct g *gp, const void *obj);
+bool spin_yields(struct g *gp, uintptr_t from);
+bool spin_seen_lately(int64_t now); // somebody spun, and was made to yield
+struct spin_site {
+	uintptr_t pc;
+	uint64_t yields, saved_ns;
+};
+uint32_t spin_top(struct spin_site *ret, uint32_t n); // how many there are, at most n
+void spin_reset_in_child(void);
+
+// --- lockstat.c, symbols.c: for the report --------------------------------------------------------------
+// A thread waited for it; its holder waited for a P then; its holder was spared a preemption.
+enum lock_event { LOCK_WAIT, LOCK_OWNER_WAIT, LOCK_SPARED, LOCK_EVENTS };
+struct lock_figures {
+	const void *addr;
+	uint64_t n[LOCK_EVENTS];
+};
+void lock_count(const void *addr, enum lock_event what); // NULL: not known
+uint32_t lock_top(struct lock_figures *ret, uint32_t n); // how many there are, at most n
+void lock_reset_in_child(void);
+struct symbol {
+	char name[128];
+	uint64_t offset;
+};
+bool symbol_at(const char *path, uint64_t addr, struct symbol *ret); // addr: link-time
+
 // --- sitecalls.c: what they do then ------------------------------------------------------------------
 bool futex_waits(const uint32_t *word, int op,
 		 uint32_t expected); // may the call block? reads the word
@@ -548,7 +595,8 @@ int unwind_step(struct frame *frame, bool exact, uintptr_t stack_hi,
 enum refusal { REFUSE_NOT, REFUSE_NO_TABLE, REFUSE_UNSAFE_PC, REFUSE_CRITICAL, REFUSE_STACK };
 // Go's isAsyncSafePoint: may a call be injected at frame? Signal-safe; stack under 1 KiB.
 enum refusal is_async_safe_point(const struct g *gp, const struct frame *frame);
-bool is_spin_wait(uintptr_t pc);
+enum refusal is_spin_safe_point(const struct g *gp, const struct frame *frame);
+uintptr_t is_spin_wait(uintptr_t pc);
 bool is_ours(uintptr_t pc); // in this library
 // The calling thread's stack, once, when it starts: callers of the thread's first function lie at hi and above.
 void stack_is(uintptr_t lo, uintptr_t hi);
@@ -657,5 +705,6 @@ void page_open(void);  // activation: as PREEMPT_STATS_PAGE says
 void page_leave(void); // in the child of a fork: the counters are its own again, and 0
 int page_load(int fd,
 	      int *ret_pid); // not in the library: a file becomes the counters here. 0 or -errno
+// --- schedtrace.c -----------------------------------------------------------------------------
 // One SCHED line in Go's format, newline included; now is os_nanotime().
 void schedtrace_line(struct text *t, int64_t now);

@@ -694,6 +694,38 @@ START_TEST(yield)
 }
 END_TEST
 
+// Who waits by spinning and has had less than all others comes before them, in the order in which the waits began; but
+// not after one of them has looked in vain, or has had more.
+START_TEST(spun)
+{
+	struct g *hog = &threads[0].g, *a = &threads[1].g, *b = &threads[2].g;
+
+	begin(1, 10 * MS, 1);
+	hog->weight = a->weight = b->weight = WEIGHT_ORDINARY;
+	a->vtime = b->vtime = 5 * MS;
+	hog->vtime = 10 * MS;
+	a->spin_since = 1;
+	b->spin_since = 2;
+	queue_one(0, READY_PREEMPTED);
+	queue_one(2, READY_SPUN);
+	queue_one(1, READY_SPUN);
+	ck_assert_ptr_eq(pick(), b); // a came later, and never passes all
+	ck_assert_ptr_eq(pick(), a);
+	a->spin_yields = 1;
+	queue_one(1, READY_SPUN);
+	ck_assert_ptr_eq(pick(), hog);
+	ck_assert_ptr_eq(pick(), a);
+	a->spin_yields = 0;
+	a->vtime = 11 * MS;
+	queue_one(0, READY_PREEMPTED);
+	queue_one(1, READY_SPUN);
+	ck_assert_ptr_eq(pick(), hog);
+	ck_assert(policy_fair.take(a));
+	ck_assert(!policy_fair.take(a));
+	ck_assert(policy_fair.empty());
+}
+END_TEST
+
 // A thread of this CPU goes before those that stopped with it, but the first is passed over at most by one pick less
 // than there are Ps in a row, not for one that came later, and not when it was woken.
 START_TEST(prefers_this_cpu)
@@ -844,6 +876,7 @@ static void add(TCase *tc)
 	tcase_add_test(tc, no_thrashing);
 	tcase_add_test(tc, fifo_among_equals);
 	tcase_add_test(tc, yield);
+	tcase_add_test(tc, spun);
 	tcase_add_test(tc, prefers_this_cpu);
 	tcase_add_test(tc, hands_on);
 	tcase_add_test(tc, charged_by_cpu);

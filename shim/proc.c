@@ -119,7 +119,8 @@ static void wirep(struct p *pp, struct g *gp, int64_t now, bool inherit)
 	gp->pseq = seq;
 	gp->run_since = now;
 	gp->grace_over = false;
-	store_relaxed(&pp->resched, 0);
+	// Who goes on with a slice goes on with what was asked of it.
+	store_relaxed(&pp->resched, inherit && pp->resched ? seq | P_RUNNING : 0);
 	store_relaxed(&gp->force, false);
 	store_relaxed(&gp->preempt, false);
 	store_relaxed(&gp->status, G_RUNNING);
@@ -313,6 +314,8 @@ int park_wait_since(struct g *gp, const struct deadline *until, unsigned flags,
 	else
 		fetch_and(&gp->note, // against grant
 			  ~(uint32_t)(NOTE_SLEEPING | (r == -ECANCELED ? NOTE_CANCEL : 0)));
+	if (r == 0 && gp->p)
+		store_relaxed(&gp->p->cpu, os_getcpu()); // a hint: the P may have been retaken
 	compiler_barrier();
 	if (r == 0)
 		gp->waiting = false; // else the caller still has to settle who ends the wait

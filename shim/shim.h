@@ -63,7 +63,8 @@ struct g *globrunqget(struct p *pp, uint32_t max); // pp gets the rest of a batc
 
 // --- heap.c: Gs by key; the caller holds the lock of the heap --------------------------------------
 bool heap_reserve(struct heap *h, uint32_t n); // room for n in all; false: no memory
-void heap_push(struct heap *h, int64_t key, struct g *gp);
+// Returns where in at it is now; that changes with every push and take.
+uint32_t heap_push(struct heap *h, int64_t key, struct g *gp);
 struct g *heap_take(struct heap *h, uint32_t i); // at[i], 0: the least
 
 // --- policy_fair.c -------------------------------------------------------------------------------

@@ -180,6 +180,8 @@ struct p {
 		resched; // the word under which its holder is to make room for a G that has been woken, or 0
 	int64_t resched_at; // from then on
 	struct g *woke;	    // policy fair: woken last by its holder; a hint
+	uint32_t woke_at;   // where that was put in the queue; a hint
+	uint32_t cpu;	    // where its holder began to run, or is expected to; a hint
 	struct p *link;	    // sched.pidle
 	uint32_t id;
 	uint32_t rand;

@@ -13,7 +13,7 @@
 //  - It comes back from a wait: not more than Q behind the clock. So sleep cannot be saved up for longer than that.
 //  - It was preempted: not more than CARRY quanta behind. A weight may promise more than the one P that a G can use; what it could
 //    not use is lost, or it would once crowd out all others for as long as it had lagged.
-//  - It is charged: not more than Q/w ahead, and for the time for which somebody waited meanwhile. Who ran while nobody wanted its P
+//  - It is charged: for the time for which somebody waited meanwhile; for the rest not more than to Q/w ahead. Who ran while nobody wanted its P
 //    owes nobody anything, but would be made to wait for whoever comes until that has run for as long.
 //  - It is new: Q/w ahead, as if it had just run. Else those who start thread after thread came before all others for ever.
 //  - It yields: behind the first in the queue. A yield is a real hand-off.
@@ -31,7 +31,8 @@
 //     that have less than T/u more than it has, where u is their weight. Whoever that is has no more than K less than the clock, gets
 //     further with each run, and so runs for ((Q + S + T)/w + K) u + T + S at most, then its turn is later. New Gs start ahead of the
 //     clock, and raise it when they are picked. So with n Gs of weight 1 on P Ps, the wait is below n (Q + 2 S + 2 T + K) / P.
-//  5. A G that wakes up with a lag above the granularity has a P asked for at once, if its holder has run for the granularity, else then.
+//  5. A G that wakes up with a lag above the granularity, and about the first of the queue, has a P asked for at once, if that was held
+//     for the granularity, else then.
 //
 // Which thread on which CPU: the kernel likes to wake a thread where it ran last, busy or not, and may take milliseconds to see that another
 // CPU is idle. So among the first of the queue one is preferred that ran last on a CPU where no other P's holder runs, if it has
@@ -185,6 +186,9 @@ static struct p *fair_victim(const struct g *woken, const struct g *self, int64_
 	uint32_t from = load_relaxed(&fair.turn);
 	struct p *pp;
 
+	// Others of the queue come before it.
+	if (minus(load_relaxed(&woken->vtime), fair_clock()) > grain)
+		return NULL;
 	store_relaxed(&fair.turn, from + MANY);
 	for (uint32_t i = 0; (pp = to_look_at(i, from)); i++) {
 		// Who was asked already gives its P to another; from a call the P is retaken (sysmon).
@@ -228,7 +232,8 @@ static int64_t used(struct g *gp, int64_t ns)
 // Executed by gp's thread: it has held a P for ns, or run without, until now.
 static void fair_charge(struct g *gp, int64_t ns, int64_t now)
 {
-	int64_t since = load_relaxed(&fair.waited_since), waited = 0, had = gp->vtime, v, most;
+	int64_t since = load_relaxed(&fair.waited_since), waited = 0, had = gp->vtime, v, owed,
+		most;
 	uint32_t weight = gp->weight;
 
 	if (unlikely(!weight))
@@ -239,10 +244,14 @@ static void fair_charge(struct g *gp, int64_t ns, int64_t now)
 		waited = now - since < ns ? now - since : ns;
 	if (waited < 0)
 		waited = 0;
-	v = plus(had, virtual(used(gp, ns), weight));
-	most = plus(fair_clock(), virtual(config.quantum + waited, weight));
+	ns = used(gp, ns);
+	if (waited > ns)
+		waited = ns;
+	owed = plus(had, virtual(waited, weight));
+	v = plus(had, virtual(ns, weight));
+	most = plus(fair_clock(), virtual(config.quantum, weight));
 	if (minus(v, most) > 0)
-		v = later(had, most);
+		v = later(owed, most);
 	store_relaxed(&gp->vtime, v);
 	if (now >= gp->weigh_at) {
 		weigh(gp);
@@ -313,7 +322,8 @@ static void fair_enqueue(struct p *pp, struct g *gp, bool next)
 // Has a G that was woken with a lag asked for pp, and has whoever holds it had the granularity?
 static bool asked_for(const struct p *pp, int64_t now)
 {
-	return load_relaxed(&pp->resched) && load_relaxed(&pp->resched_at) <= now;
+	return load_relaxed(&pp->resched) && load_relaxed(&pp->resched_at) <= now &&
+	       resched_waits(pp);
 }
 
 // May pp go on with woke instead of the first? The slice that woke would go on with began when the first of those who handed it on was

@@ -322,8 +322,7 @@ int park_wait_since(struct g *gp, const struct deadline *until, unsigned flags,
 	return r;
 }
 
-// gp was woken and queued: ask who runs with less right to a P for it. gp may have been granted one meanwhile; then
-// somebody yields in vain. Executed with critical > 0.
+// gp was woken and queued: ask who runs with less right to a P for it. gp may have been granted one meanwhile. Executed with critical > 0.
 static void make_room(const struct g *gp, const struct g *self, int64_t now)
 {
 	uint64_t word;
@@ -334,7 +333,7 @@ static void make_room(const struct g *gp, const struct g *self, int64_t now)
 		return;
 	pp = sched.policy->victim(gp, self, now, &word, &at);
 	if (pp)
-		sysmon_ask(pp, word, at, self);
+		sysmon_ask(pp, word, at, gp, self);
 }
 
 // The calling thread holds no P and is in no run queue: take an idle P, or run on without, or queue for one.

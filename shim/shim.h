@@ -207,8 +207,16 @@ bool sysmon_stop(void);	   // false: it is not there
 void sysmon_last(void);	   // the last thread of the program leaves; no other can come
 void sysmon_kick(void);	   // there is demand (again): wake if in deep sleep; signal-safe
 void sysmon_refused(void); // the preemption handler did not stop its thread; signal-safe
-// Who holds pp under word is to make room for a G that was woken, at the time at; self: the waker's G or NULL. Signal-safe.
-void sysmon_ask(struct p *pp, uint64_t word, int64_t at, const struct g *self);
+// Who holds pp under word is to make room for woken, at the time at; self: the waker's G or NULL. Signal-safe.
+void sysmon_ask(struct p *pp, uint64_t word, int64_t at, const struct g *woken,
+		const struct g *self);
+// Does it still wait?
+static inline bool resched_waits(const struct p *pp)
+{
+	const struct g *gp = load_relaxed(&pp->resched_for);
+
+	return gp && load_relaxed(&gp->status) == G_RUNNABLE;
+}
 void sysmon_reset_in_child(void);
 
 // --- preempt.c --------------------------------------------------------------------------------

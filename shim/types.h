@@ -178,11 +178,12 @@ struct p {
 	int64_t slice_start; // ns; when the running slice began (inherited through runnext)
 	uint64_t
 		resched; // the word under which its holder is to make room for a G that has been woken, or 0
-	int64_t resched_at; // from then on
-	struct g *woke;	    // policy fair: woken last by its holder; a hint
-	uint32_t woke_at;   // where that was put in the queue; a hint
-	uint32_t cpu;	    // where its holder began to run, or is expected to; a hint
-	struct p *link;	    // sched.pidle
+	int64_t resched_at;	     // from then on
+	const struct g *resched_for; // that one
+	struct g *woke;		     // policy fair: woken last by its holder; a hint
+	uint32_t woke_at;	     // where that was put in the queue; a hint
+	uint32_t cpu;		     // where its holder began to run, or is expected to; a hint
+	struct p *link;		     // sched.pidle
 	uint32_t id;
 	uint32_t rand;
 

@@ -151,6 +151,7 @@ static inline struct g *stop(int i)
 	if (thread_of(gp)->burst)
 		thread_of(gp)->left -= now - gp->run_since;
 	gp->weight = thread_of(gp)->weight;
+	gp->charged = -NEVER / 2; // it had the CPU all the time
 	policy_fair.charge(gp, now - gp->run_since, now);
 	gp->cpu = (unsigned)i;
 	return gp;
@@ -191,6 +192,8 @@ static inline void wake(struct thread *t)
 		if (pp->word != word || P_STATE(word) != P_RUNNING)
 			ck_abort_msg("a P was asked for that nobody holds");
 		pp->resched = word;
+		pp->resched_at = at;
+		pp->resched_for = gp;
 		cpus[pp->id].asked = (at > now ? at : now) + rnd((uint32_t)late + 1);
 	}
 }
@@ -309,9 +312,9 @@ static inline void run_until(int64_t end)
 			if (P_STATE(P(i)->word) != P_RUNNING)
 				continue;
 			// Without demand sysmon sleeps.
-			at = sched.runq.size == 0	    ? NEVER
-			     : cpus[i].asked < cpus[i].ends ? cpus[i].asked
-							    : cpus[i].ends;
+			at = sched.runq.size == 0				   ? NEVER
+			     : cpus[i].asked < cpus[i].ends && resched_waits(P(i)) ? cpus[i].asked
+										   : cpus[i].ends;
 			if (at < next)
 				next = at;
 			if (thread_of(gp)->burst && gp->run_since + thread_of(gp)->left < next)
@@ -326,7 +329,7 @@ static inline void run_until(int64_t end)
 				continue;
 			if (thread_of(gp)->burst && gp->run_since + thread_of(gp)->left <= now) {
 				blocks(i);
-			} else if (sched.runq.size && cpus[i].asked <= now) {
+			} else if (cpus[i].asked <= now && resched_waits(P(i))) {
 				wake_preemptions++;
 				preempted(i);
 			} else if (sched.runq.size && cpus[i].ends <= now) {

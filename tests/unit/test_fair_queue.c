@@ -76,6 +76,8 @@ START_TEST(prefers_free_cpu)
 	ck_assert_uint_eq(P(0)->cpu, 1);
 	ck_assert_ptr_eq(pick(), &threads[0].g); // the third of them is too far
 	P(0)->resched = P_SEQ_ONE | P_RUNNING;
+	P(0)->resched_for = &threads[0].g;
+	threads[0].g.status = G_RUNNABLE;
 	P(0)->resched_at = now;
 	ck_assert_ptr_eq(pick(), &threads[2].g);
 	P(0)->resched_at = now + 1;
@@ -94,10 +96,21 @@ END_TEST
 // else is better then, if there is one.
 START_TEST(hands_on)
 {
-	enum { HANDED, OVER, AHEAD, ASKED, NOT_YET_ASKED, TAKEN, ALL_TAKEN, CASES_OF_IT };
+	enum {
+		HANDED,
+		OVER,
+		AHEAD,
+		ASKED,
+		NOT_YET_ASKED,
+		ASKED_BY_ANOTHER,
+		TAKEN,
+		ALL_TAKEN,
+		CASES_OF_IT
+	};
 
 	for (int c = 0; c < CASES_OF_IT; c++) {
-		bool handed = c == HANDED || c == NOT_YET_ASKED || c == ALL_TAKEN;
+		bool handed = c == HANDED || c == NOT_YET_ASKED || c == ASKED_BY_ANOTHER ||
+			      c == ALL_TAKEN;
 		struct g waker = {.p = P(0)}, *gp;
 		bool inherit = false;
 
@@ -114,8 +127,11 @@ START_TEST(hands_on)
 		}
 		tls.g = NULL;
 		now += c == OVER ? 10 * MS : 9 * MS;
-		P(0)->resched = c == ASKED || c == NOT_YET_ASKED ? P_SEQ_ONE | P_RUNNING : 0;
-		P(0)->resched_at = c == ASKED ? now : now + 1;
+		P(0)->resched = c >= ASKED && c < TAKEN ? P_SEQ_ONE | P_RUNNING : 0;
+		P(0)->resched_at = c == NOT_YET_ASKED ? now + 1 : now;
+		threads[0].g.status =
+			c == ASKED_BY_ANOTHER ? G_RUNNING : G_RUNNABLE; // it has a P by now
+		P(0)->resched_for = &threads[0].g;
 		gp = policy_fair.pick(P(0), &inherit);
 		ck_assert_msg(gp == &threads[handed ? 2 : 0].g && inherit == handed, "case %d", c);
 		P(0)->resched = 0;

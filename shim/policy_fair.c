@@ -453,6 +453,7 @@ static void fair_reset(void)
 const struct policy policy_fair = {
 	.name = "fair",
 	.global = true,
+	.shares_locks = true,
 	.enqueue = fair_enqueue,
 	.pick = fair_pick,
 	.empty = fair_empty,

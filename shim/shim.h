@@ -231,7 +231,7 @@ void preempt_unmask(
 	struct g *gp); // what the handler left masked, for one who does not go back to it
 
 // --- park.c: the parking lot ------------------------------------------------------------------
-enum { LOT_ANY, LOT_READER, LOT_WRITER };
+enum { LOT_ANY, LOT_READER, LOT_WRITER, LOT_BARRED };
 // Try to take the object; 0 or an error; EBUSY: not now.
 typedef int lot_try_fn(void *obj);
 // Queue, try again, park; until taken (0), the deadline (ETIMEDOUT), or another error of try.
@@ -269,6 +269,12 @@ void lot_wake_moved(const void *mutex);
 // the others return false after the round, having parked.
 bool lot_barrier(struct g *gp, const void *addr, unsigned count);
 void lot_reset_in_child(void);
+
+// --- lockshare.c: shares of a contended mutex --------------------------------------------------------
+// gp is about to wait for m; it has let go of it, and there are waiters: wakes one of them; it may not have it now.
+void share_waits(struct g *gp, const void *m);
+void share_released(struct g *gp, const void *m);
+void share_barred(struct g *gp, void *m);
 
 // --- cache.c ----------------------------------------------------------------------------------
 // Which module: its build-id (size > 0), or device, inode, size, mtime in ns as four 64-bit numbers (size 0).

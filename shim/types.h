@@ -120,6 +120,12 @@ struct g {
 	bool waitmoved; // it was moved there by lot_signal or lot_broadcast: it has been signalled, no deadline counts
 	struct g *waitnext, *waitprev;
 
+	// Shares of contended mutexes (lockshare.c). used and shared: under the lock of the bucket of shared.
+	const void *barred; // the mutex that others are to have before it, or NULL; owner only
+	const void *shared; // the mutex that used is of
+	int64_t used;	    // ns for which it held that while others waited
+	uint32_t unlooked;  // unlocks not looked at; owner only
+
 	// A writer that readers let go first (park.c). Protected by the lock of the bucket of claim.
 	const void *claim; // the rwlock, or NULL
 	struct g *claimnext;
@@ -251,7 +257,8 @@ enum phase { PHASE_DORMANT, PHASE_ACTIVE, PHASE_OFF };
 // Who runs next. P is pinned by the caller. What may be NULL is of no concern to policy go.
 struct policy {
 	const char *name;
-	bool global;						// enqueue has no use for a P
+	bool global;	   // enqueue has no use for a P
+	bool shares_locks; // and contended mutexes (lockshare.c)
 	void (*enqueue)(struct p *pp, struct g *gp, bool next); // pp may be NULL: no P at hand
 	struct g *(*pick)(struct p *pp, bool *inherit);
 	bool (*empty)(void);	     // no G in any queue, as far as can be seen without locks

@@ -244,6 +244,13 @@ def fair_weights():
 
 
 @check
+def fair_locks():
+    """Policy fair shares a contended mutex by the time for which it is held: without that, the ratio is that of the two
+    threads' sections, 10, where both have a CPU."""
+    passes("mutex_uneven", PREEMPT_POLICY="fair", PREEMPT_PROCS="2", PROGS_RATIO="3")
+
+
+@check
 def fair_wake_up():
     """Who wakes up among busy threads, after less than its share, does not wait for their slices to end. Told by how many
     slices the busy ones got meanwhile: times depend on what else the machine does."""

@@ -58,6 +58,7 @@ enum {
 	CHOICE =
 		21, // entries among which one of the right CPU is looked for: three levels of the heap
 	GRANULARITY = 1000000,	// ns, for quanta of 8 ms and more
+	LEAST_TOLERANCE = 1000000, // ns, for quanta of 2 ms and less
 	WEIGH_FIRST = 10000000, // ns until a G reads its weight for the second time
 	WEIGH_MOST = 1000000000,
 };
@@ -98,6 +99,11 @@ static int64_t virtual(int64_t ns, uint32_t weight)
 static int64_t granularity(void)
 {
 	return config.quantum / 8 < GRANULARITY ? config.quantum / 8 : GRANULARITY;
+}
+
+static int64_t tolerance(void)
+{
+	return config.quantum / 2 > LEAST_TOLERANCE ? config.quantum / 2 : LEAST_TOLERANCE;
 }
 
 static uint32_t queued(void)
@@ -332,7 +338,7 @@ static bool hands_on(const struct p *pp, const struct g *woke, const struct queu
 		     int64_t now)
 {
 	return woke->ready_as == READY_WOKEN && now - pp->slice_start < config.quantum &&
-	       minus(woke->vtime, first->key) <= virtual(config.quantum / 2, woke->weight) &&
+	       minus(woke->vtime, first->key) <= virtual(tolerance(), woke->weight) &&
 	       !asked_for(pp, now);
 }
 
@@ -376,7 +382,7 @@ static uint32_t which(struct p *pp, int64_t now, bool *ret_inherit)
 {
 	const struct queued *at = fair.queue.at;
 	const struct g *first = at[0].gp, *woke = load_relaxed(&pp->woke);
-	int64_t most = asked_for(pp, now) ? granularity() : config.quantum / 2;
+	int64_t most = asked_for(pp, now) ? granularity() : tolerance();
 	uint64_t taken = taken_cpus(pp);
 	uint32_t i = 0;
 

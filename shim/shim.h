@@ -219,6 +219,10 @@ static inline bool resched_waits(const struct p *pp)
 }
 void sysmon_reset_in_child(void);
 
+// --- futexhash.c -------------------------------------------------------------------------------
+void futexhash_poll(void); // sysmon, when there is demand
+void futexhash_reset_in_child(void);
+
 // --- preempt.c --------------------------------------------------------------------------------
 void preempt_init(void);
 void preempt_rests(void);					 // before there is a second thread

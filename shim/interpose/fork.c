@@ -36,6 +36,7 @@ void shim_child_after_fork(void)
 	sysmon_reset_in_child();
 	modules_reset_in_child();
 	sites_reset_in_child();
+	futexhash_reset_in_child();
 	stats_reset_in_child();
 	sched_reset_in_child();
 }

@@ -4,6 +4,8 @@
  */
 #include "prog.h"
 
+#include <sys/prctl.h>
+
 #include <linux/futex.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
@@ -809,4 +811,47 @@ CASE(unseen_among_busy)
 	for (int i = 0; i < team.n; i++)
 		join(threads[i]);
 	hogs_stop();
+}
+
+/*
+ * With many threads asleep, the kernel's table of the process's futexes grows with them, where it has one (Linux 6.16):
+ * else each wake-up walks through hundreds.
+ */
+static pthread_mutex_t slots_lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t slots_cond = PTHREAD_COND_INITIALIZER;
+static bool slots_end;
+
+static void *slots_wait(void *arg)
+{
+	(void)arg;
+	CHECK_EQ(pthread_mutex_lock(&slots_lock), 0);
+	while (!slots_end)
+		CHECK_EQ(pthread_cond_wait(&slots_cond, &slots_lock), 0);
+	CHECK_EQ(pthread_mutex_unlock(&slots_lock), 0);
+	return NULL;
+}
+
+CASE(futex_slots)
+{
+	enum { WAITING = 300 };
+	pthread_t t[WAITING];
+	int slots = 0;
+
+	for (int i = 0; i < WAITING; i++)
+		t[i] = spawn(slots_wait, NULL);
+	hogs_start(8);
+	if (getenv("LD_PRELOAD") && prctl(78 /* PR_FUTEX_HASH */, 2 /* its size */, 0, 0, 0) >= 0) {
+		for (int i = 0; i < 2000 && slots < WAITING; i++) {
+			sleep_ns(10 * MS);
+			slots = prctl(78, 2, 0, 0, 0);
+		}
+		CHECK(slots >= WAITING);
+	}
+	hogs_stop();
+	CHECK_EQ(pthread_mutex_lock(&slots_lock), 0);
+	slots_end = true;
+	CHECK_EQ(pthread_cond_broadcast(&slots_cond), 0);
+	CHECK_EQ(pthread_mutex_unlock(&slots_lock), 0);
+	for (int i = 0; i < WAITING; i++)
+		join(t[i]);
 }

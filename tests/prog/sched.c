@@ -4,8 +4,6 @@
  */
 #include "prog.h"
 
-#include <sys/prctl.h>
-
 #include <linux/futex.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
@@ -59,71 +57,6 @@ CASE(sleep_among_busy)
 	for (int i = 0; i < 10; i++)
 		sleep_ns(MS);
 	hogs_stop();
-}
-
-/* Busy threads get on alike: after at least the given time, none has got more than ratio times what another got. */
-static void share(int threads, long long least, long ratio)
-{
-	long long start = now(CLOCK_MONOTONIC), t;
-	long min = 0, max = 0;
-	bool good = false;
-
-	hogs_start(threads);
-	while (!good && (t = now(CLOCK_MONOTONIC)) < start + 20 * SEC) {
-		sleep_ns(20 * MS);
-		min = LONG_MAX;
-		max = 0;
-		for (int i = 0; i < threads; i++) {
-			long w = hogs_work(i);
-
-			min = w < min ? w : min;
-			max = w > max ? w : max;
-		}
-		/* Plain, a thread may be one 4 ms slice ahead: only the longer run tells. */
-		good = t >= start + least && min > 0 && max <= ratio * min;
-	}
-	hogs_stop();
-	if (!good)
-		fail(__FILE__, __LINE__, "least work %ld, most %ld", min, max);
-}
-
-CASE(fair_64_busy)
-{
-	share(64, 0, 20);
-}
-
-/* Nobody has a CPU to himself while the others share one. */
-CASE(fair_8_busy)
-{
-	share(8, SEC, 2);
-}
-
-/* Threads of two names work for two seconds; settings.py gives the names weights. All get on. */
-static atomic_long named_work[4];
-static atomic_bool named_end;
-
-static void *named(void *arg)
-{
-	int i = (int)(intptr_t)arg;
-
-	pthread_setname_np(pthread_self(), i % 2 ? "heavy" : "light");
-	while (!atomic_load(&named_end))
-		atomic_fetch_add(&named_work[i], 1);
-	return NULL;
-}
-
-CASE(named_shares)
-{
-	pthread_t t[4];
-
-	for (int i = 0; i < 4; i++)
-		t[i] = spawn(named, (void *)(intptr_t)i);
-	sleep_ns(2 * SEC);
-	atomic_store(&named_end, true);
-	for (int i = 0; i < 4; i++) {
-		join(t[i]);
-		CHECK(atomic_load(&named_work[i]) > 0);
-	}
 }
 
 /* sched_yield hands over: two threads take turns at a word, the waiter yielding. */
@@ -811,47 +744,4 @@ CASE(unseen_among_busy)
 	for (int i = 0; i < team.n; i++)
 		join(threads[i]);
 	hogs_stop();
-}
-
-/*
- * With many threads asleep, the kernel's table of the process's futexes grows with them, where it has one (Linux 6.16):
- * else each wake-up walks through hundreds.
- */
-static pthread_mutex_t slots_lock = PTHREAD_MUTEX_INITIALIZER;
-static pthread_cond_t slots_cond = PTHREAD_COND_INITIALIZER;
-static bool slots_end;
-
-static void *slots_wait(void *arg)
-{
-	(void)arg;
-	CHECK_EQ(pthread_mutex_lock(&slots_lock), 0);
-	while (!slots_end)
-		CHECK_EQ(pthread_cond_wait(&slots_cond, &slots_lock), 0);
-	CHECK_EQ(pthread_mutex_unlock(&slots_lock), 0);
-	return NULL;
-}
-
-CASE(futex_slots)
-{
-	enum { WAITING = 300 };
-	pthread_t t[WAITING];
-	int slots = 0;
-
-	for (int i = 0; i < WAITING; i++)
-		t[i] = spawn(slots_wait, NULL);
-	hogs_start(8);
-	if (getenv("LD_PRELOAD") && prctl(78 /* PR_FUTEX_HASH */, 2 /* its size */, 0, 0, 0) >= 0) {
-		for (int i = 0; i < 2000 && slots < WAITING; i++) {
-			sleep_ns(10 * MS);
-			slots = prctl(78, 2, 0, 0, 0);
-		}
-		CHECK(slots >= WAITING);
-	}
-	hogs_stop();
-	CHECK_EQ(pthread_mutex_lock(&slots_lock), 0);
-	slots_end = true;
-	CHECK_EQ(pthread_cond_broadcast(&slots_cond), 0);
-	CHECK_EQ(pthread_mutex_unlock(&slots_lock), 0);
-	for (int i = 0; i < WAITING; i++)
-		join(t[i]);
 }

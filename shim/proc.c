@@ -639,7 +639,16 @@ void sched_start(struct g *gp)
 
 void gostart(struct g *gp)
 {
+	// It may be a G already: a handler that ran before us may have waited for something.
+	tls.no_adopt++;
+	compiler_barrier();
+	if (unlikely(tls.self)) {
+		goexit();
+		tls.no_adopt--;
+	}
 	become(gp);
+	compiler_barrier();
+	tls.no_adopt--;
 	signal_thread_start(gp);
 	park_wait(gp, NULL, 0);
 }

@@ -633,3 +633,50 @@ CASE(sigaltstack_in_handler)
 	CHECK(ss.ss_sp == alt[1] && ss.ss_flags == 0);
 	hogs_stop();
 }
+
+/* A signal that waits for a new thread is handled in it before its start routine, by a handler that waits for a semaphore. (No
+ * business of handlers, but it works.) */
+static sem_t before_start;
+static atomic_int handled_before_start;
+
+static void waits_before_start(int sig)
+{
+	(void)sig;
+	CHECK_EQ(sem_wait(&before_start), 0);
+	atomic_fetch_add(&handled_before_start, 1);
+}
+
+static void *counts_handled(void *arg)
+{
+	(void)arg;
+	return (void *)(intptr_t)atomic_load(&handled_before_start);
+}
+
+CASE(handler_before_start)
+{
+	enum { TIMES = 30 };
+	struct sigaction sa = {.sa_handler = waits_before_start};
+	pthread_attr_t attr;
+	sigset_t set, none;
+	pthread_t t;
+
+	CHECK_EQ(sem_init(&before_start, 0, 0), 0);
+	sigemptyset(&none);
+	sigemptyset(&set);
+	sigaddset(&set, SIGUSR1);
+	CHECK_EQ(pthread_sigmask(SIG_BLOCK, &set, NULL), 0);
+	CHECK_EQ(sigaction(SIGUSR1, &sa, NULL), 0);
+	CHECK_EQ(pthread_attr_init(&attr), 0);
+	CHECK_EQ(pthread_attr_setsigmask_np(&attr, &none), 0);
+	for (int i = 1; i <= TIMES; i++) {
+		void *n;
+
+		CHECK_EQ(kill(getpid(), SIGUSR1), 0);
+		CHECK_EQ(pthread_create(&t, &attr, counts_handled, NULL), 0);
+		sleep_ns(5 * MS);
+		CHECK_EQ(sem_post(&before_start), 0);
+		CHECK_EQ(pthread_join(t, &n), 0);
+		CHECK_EQ((int)(intptr_t)n, i);
+	}
+	pthread_attr_destroy(&attr);
+}

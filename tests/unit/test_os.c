@@ -1,6 +1,7 @@
 // test_os.c: text, locks, futexes, clocks, threads of our own.
 
 #include <sched.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 
 #include "unit.h"
@@ -329,6 +330,29 @@ START_TEST(read_file)
 }
 END_TEST
 
+// What can be read is told from what cannot, at any alignment and whatever it holds.
+START_TEST(readable)
+{
+	long page = sysconf(_SC_PAGESIZE);
+	char *p = mmap(NULL, (size_t)(2 * page), PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	uint32_t values[] = {0, 1, UINT32_MAX};
+
+	ck_assert_ptr_ne(p, MAP_FAILED);
+	ck_assert_int_eq(mprotect(p + page, (size_t)page, PROT_NONE), 0);
+	ck_assert(os_readable((uintptr_t)p));
+	ck_assert(os_readable((uintptr_t)(p + page - 1)));
+	ck_assert(!os_readable((uintptr_t)(p + page)));
+	ck_assert(!os_readable((uintptr_t)(p + 2 * page - 1)));
+	ck_assert(!os_readable(0));
+	ck_assert(!os_readable(8));
+	ck_assert(!os_readable((uintptr_t)-8));
+	for (int i = 0; i < 3; i++)
+		ck_assert(os_readable((uintptr_t)&values[i]));
+	munmap(p, (size_t)(2 * page));
+	ck_assert(!os_readable((uintptr_t)p));
+}
+END_TEST
+
 START_TEST(errno_untouched)
 {
 	struct deadline d = os_deadline_in(0);
@@ -370,6 +394,7 @@ static void add(TCase *tc)
 	tcase_add_test(tc, spawn);
 	tcase_add_test(tc, memory);
 	tcase_add_test(tc, read_file);
+	tcase_add_test(tc, readable);
 	tcase_add_test(tc, errno_untouched);
 	tcase_add_test(tc, affinity);
 }

@@ -58,7 +58,6 @@ enum {
 	CHOICE =
 		21, // entries among which one of the right CPU is looked for: three levels of the heap
 	GRANULARITY = 1000000,	// ns, for quanta of 8 ms and more
-	LEAST_TOLERANCE = 1000000, // ns, for quanta of 2 ms and less
 	WEIGH_FIRST = 10000000, // ns until a G reads its weight for the second time
 	WEIGH_MOST = 1000000000,
 };
@@ -103,7 +102,7 @@ static int64_t granularity(void)
 
 static int64_t tolerance(void)
 {
-	return config.quantum / 2 > LEAST_TOLERANCE ? config.quantum / 2 : LEAST_TOLERANCE;
+	return config.quantum / 2;
 }
 
 static uint32_t queued(void)

@@ -53,6 +53,12 @@ struct g *g_alloc(void);   // G_IDLE with its alternate stack, or NULL: out of m
 void g_free(struct g *gp); // G_DEAD or never started
 size_t g_altstack_size(void);
 
+// --- idle.c: the Ps, and which are idle ----------------------------------------------------------
+void pidleput(struct p *pp); // pinned; sched.lock must be held
+struct p *pidleget(void);    // pinned, or NULL
+void procresize(int nprocs);
+void sched_open(void); // no sysmon: let everybody run
+
 // --- runq.c: the queues of policy go ------------------------------------------------------------
 void runqput(struct p *pp, struct g *gp, bool next);
 struct g *runqget(struct p *pp, bool *ret_inherit);
@@ -111,12 +117,11 @@ void gounpark(struct g *gp); // own thread, parked and in no queue: get a P agai
 void goready(struct g *gp);  // signal-safe
 void entersyscall_slow(struct g *gp);
 void exitsyscall_slow(struct g *gp);
-void sched_open(void); // no sysmon: let everybody run
 void entersyscallblock(struct g *gp);
 void handoffp(struct p *pp);		   // pp pinned: give it to whom it is due, or let it idle
 bool retakep(struct p *pp, uint64_t word); // CAS word away; true: pp is pinned by the caller
 struct p *pin(struct g *gp);
-void procresize(int nprocs);
+void wakep(void);	// work was queued without a P: an idle one takes it
 void park_settle(void); // the thread unwinds from its wait for good
 // The thread goes on at stack pointer sp, by longjmp (LEAVES: leaves for good): if that is outside of a handler that
 // ran on top of a wait or a call, or outside of a deep call, end what it leaves. True: it did.

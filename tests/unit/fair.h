@@ -233,7 +233,7 @@ static inline int64_t S(void) // of the head of policy_fair.c
 }
 static inline int64_t T(void)
 {
-	return config.quantum / 2 > MS ? config.quantum / 2 : MS;
+	return config.quantum / 2;
 }
 
 static inline void check_state(void)

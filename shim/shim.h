@@ -225,7 +225,7 @@ static inline bool resched_waits(const struct p *pp)
 void sysmon_reset_in_child(void);
 
 // --- futexhash.c -------------------------------------------------------------------------------
-void futexhash_poll(void); // sysmon, when there is demand
+void futexhash_poll(int64_t now); // sysmon, when there is demand
 void futexhash_reset_in_child(void);
 
 // --- preempt.c --------------------------------------------------------------------------------

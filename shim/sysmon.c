@@ -510,7 +510,7 @@ static void sysmon(void *arg)
 		lingered = 0;
 		mon.retook = false;
 		next = earlier(retake(now), watch_strays(now));
-		futexhash_poll();
+		futexhash_poll(now);
 		if (!config.asyncpreemptoff) // else nobody asks where a thread is
 			next = earlier(next, earlier(modules_poll(now), sites_poll(now)));
 		if (mon.retook) {

@@ -54,6 +54,7 @@
 enum {
 	CARRY = 4, // quanta
 	MANY = 64, // Ps looked at for the running Gs, at most
+	FEW = 16,  // and at each pick or wake-up
 	NEAR = 64, // entries among which the G that was woken last is looked for: a kilobyte
 	CHOICE =
 		21, // entries among which one of the right CPU is looked for: three levels of the heap
@@ -69,7 +70,7 @@ static struct {
 	int64_t clock;	      // written under sched.lock
 	int64_t waited_since; // when the queue last became non-empty; NOBODY while it is empty
 	int64_t looked;	      // when the running Gs were last looked at for the clock
-	uint32_t turn;	      // where to begin to look with more than MANY Ps
+	uint32_t turn;	      // where to begin to look with more than FEW Ps
 } fair = {.waited_since = INT64_MAX};
 #define NOBODY INT64_MAX
 
@@ -150,7 +151,7 @@ static struct p *to_look_at(uint32_t i, uint32_t from)
 {
 	uint32_t n = load_relaxed(&sched.nprocs);
 
-	return i < n && i < MANY ? &sched.allp[n > MANY ? (from + i) % n : i] : NULL;
+	return i < n && i < MANY ? &sched.allp[n > FEW ? (from + i) % n : i] : NULL;
 }
 
 // Raise the clock to the least virtual time there is. No more often than changes anything: it is a look at every P.
@@ -181,7 +182,8 @@ static void look_for_least(int64_t now)
 	lock_release(&sched.lock);
 }
 
-// The P to be preempted: that of the running G with the most virtual time, if it has more than woken by the granularity.
+// The P to be preempted: that of the running G with the most virtual time, of FEW that are looked at in turn, if it has more than
+// woken by the granularity.
 // self: the waker, if it is a G. ret_at: not before then.
 static struct p *fair_victim(const struct g *woken, const struct g *self, int64_t now,
 			     uint64_t *ret_word, int64_t *ret_at)
@@ -194,8 +196,8 @@ static struct p *fair_victim(const struct g *woken, const struct g *self, int64_
 	// Others of the queue come before it.
 	if (minus(load_relaxed(&woken->vtime), fair_clock()) > grain)
 		return NULL;
-	store_relaxed(&fair.turn, from + MANY);
-	for (uint32_t i = 0; (pp = to_look_at(i, from)); i++) {
+	store_relaxed(&fair.turn, from + FEW);
+	for (uint32_t i = 0; i < FEW && (pp = to_look_at(i, from)); i++) {
 		// Who was asked already gives its P to another; from a call the P is retaken (sysmon).
 		if (!look(pp, now, &r) || load_relaxed(&pp->resched) == r.word ||
 		    load_relaxed(&r.gp->preempt) || load_relaxed(&r.gp->status) != G_RUNNING)
@@ -360,13 +362,16 @@ static uint32_t find_woke(const struct p *pp, const struct g *woke)
 	return 0;
 }
 
-// The CPUs on which the holders of other Ps run, or are about to; bit 63: from 63 on. More than MANY Ps: unknown.
+// The CPUs on which the holders of other Ps run, or are about to; bit 63: from 63 on. With more than FEW Ps to look at, all but
+// this one: sched.lock is held.
 static uint64_t taken_cpus(const struct p *mine)
 {
 	uint32_t n = load_relaxed(&sched.nprocs);
 	uint64_t taken = 0;
 
-	for (uint32_t i = 0; i < n && i < MANY; i++) {
+	if (n > FEW)
+		return ~cpu_bit(os_getcpu());
+	for (uint32_t i = 0; i < n; i++) {
 		const struct p *pp = &sched.allp[i];
 
 		if (pp != mine && P_STATE(load_relaxed(&pp->word)) == P_RUNNING)

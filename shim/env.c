@@ -187,6 +187,15 @@ static const struct setting settings[] = {
 	 .range = "1 or a path",
 	 .help = "figures at exit: 1 is a summary on stderr, a path gets JSON; %p in it is the "
 		 "pid"},
+	{.name = "PREEMPT_STATS_PAGE",
+	 .type = STRING,
+	 TEXT(stats_page),
+	 .def_text = "none",
+	 .arg = "PATH",
+	 .range = "a path",
+	 .help = "file that has the counters while the process runs, and if it is killed; %p in "
+		 "it is the\n"
+		 "pid. For preempt stat"},
 	{.name = "PREEMPT_TRACE",
 	 .type = STRING,
 	 TEXT(trace),
@@ -612,4 +621,26 @@ void env_help(struct text *out)
 		}
 		text_printf(out, "\n");
 	}
+}
+
+bool env_setting(int i, struct setting_info *ret)
+{
+	const struct setting *set = &settings[i];
+
+	if (i < 0 || i >= NSETTINGS)
+		return false;
+	*ret = (struct setting_info){
+		.name = set->name,
+		.arg = set->arg,
+		.range = set->range,
+		.help = set->help,
+		.def = default_text(set),
+		.is_switch = set->type == SWITCH,
+	};
+	return true;
+}
+
+const char *env_check(int i, const char *value)
+{
+	return i < 0 || i >= NSETTINGS ? "not a setting" : parse(&settings[i], value);
 }

@@ -497,6 +497,8 @@ void helper_leave(void)
 		if (keeper || caller)
 			look_later();
 	}
+	if (!caller)
+		sites_abandoned();
 }
 
 // The exec has failed.

@@ -79,7 +79,7 @@ void procresize(int nprocs)
 		if (gp)
 			store_relaxed(&gp->preempt, true);
 	}
-	wakep();
+	wakep(os_nanotime());
 	critical_leave();
 }
 

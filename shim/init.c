@@ -174,6 +174,7 @@ bool shim_activate(void)
 	store_relaxed(&sched.active, PHASE_ACTIVE);
 	store_relaxed(&activating, false);
 	sched_start(gp);
+	page_open();
 	return true;
 }
 

@@ -145,17 +145,20 @@ void handoffp(struct p *pp)
 	schedule(pp);
 }
 
-// Work was queued without a P at hand: let an idle P, if there is one, take it.
-void wakep(void)
+// Work was queued without a P at hand: let an idle P, if there is one, take it. Else one whose holder sleeps.
+void wakep(int64_t now)
 {
+	struct p *pp;
+
 	while (load_seq_cst(&sched.npidle) &&
 	       !sched.policy->empty()) { // after the put; pairs with pidleput
-		struct p *pp = pidleget();
-
+		pp = pidleget();
 		if (!pp)
-			return;
+			break;
 		schedule(pp);
 	}
+	if (!sched.policy->empty() && (pp = p_of_sleeper(now)))
+		handoffp(pp);
 }
 
 // Queue a G in G_RUNNABLE. pp: pinned by the caller, or NULL. Executed with critical > 0.
@@ -327,6 +330,12 @@ static void run_again(struct g *gp, bool on_credit, enum ready_as as)
 		return;
 	}
 	gp->p = NULL;
+	if (on_credit && !demand() && (pp = p_of_sleeper(now))) {
+		wirep(pp, gp, now, false);
+		gp->waiting = false;
+		critical_leave();
+		return;
+	}
 	on_credit =
 		on_credit && gives_credit() && (!sched.policy->credit || sched.policy->credit(gp));
 	if (on_credit || unlikely(load_relaxed(&sched.open))) {
@@ -338,15 +347,17 @@ static void run_again(struct g *gp, bool on_credit, enum ready_as as)
 		store_relaxed(&gp->preempt, false);
 		store_relaxed(&gp->status, G_RUNNING);
 		gp->waiting = false;
-		critical_leave();
-		if (demand())
+		if (demand()) {
+			wakep(now);
 			sysmon_kick();
+		}
+		critical_leave();
 		return;
 	}
 	gp->runnable_since = now;
 	store_relaxed(&gp->status, G_RUNNABLE);
 	ready(NULL, gp, false);
-	wakep();
+	wakep(now);
 	sysmon_kick();
 	if (as == READY_WOKEN)
 		make_room(gp, NULL, now);
@@ -398,7 +409,7 @@ void goready(struct g *gp)
 	ready(pp, gp, true);
 	if (pp)
 		unpin(self, pp);
-	wakep();
+	wakep(now);
 	sysmon_kick();
 	if (woken)
 		make_room(gp, self, now);

@@ -41,6 +41,13 @@ void throw(const char *why) __attribute__((noreturn));
 // bad or unknown settings; each has been logged in one line.
 int env_read(const char *(*getenv_fn)(const char *), char **environ);
 void env_help(struct text *out);
+// For the command, which makes an option of each setting.
+struct setting_info {
+	const char *name, *arg, *range, *help, *def;
+	bool is_switch;
+};
+bool env_setting(int i, struct setting_info *ret); // false: there is no setting i
+const char *env_check(int i, const char *value);   // NULL, or what value is not; writes to config
 
 // --- cgroup.c ---------------------------------------------------------------------------------
 // CPUs that the cgroup quota (v2 cpu.max, v1 cpu.cfs_quota_us) allows, rounded up; 0: no limit.
@@ -121,7 +128,8 @@ void entersyscallblock(struct g *gp);
 void handoffp(struct p *pp);		   // pp pinned: give it to whom it is due, or let it idle
 bool retakep(struct p *pp, uint64_t word); // CAS word away; true: pp is pinned by the caller
 struct p *pin(struct g *gp);
-void wakep(void);	// work was queued without a P: an idle one takes it
+void wakep(
+	int64_t now); // work was queued without a P: one that is idle, or whose holder sleeps, takes it
 void park_settle(void); // the thread unwinds from its wait for good
 // The thread goes on at stack pointer sp, by longjmp (LEAVES: leaves for good): if that is outside of a handler that
 // ran on top of a wait or a call, or outside of a deep call, end what it leaves. True: it did.
@@ -205,6 +213,11 @@ static inline void deep_leave(struct g *gp)
 	tls.deep = 0;
 	exitsyscall(gp);
 }
+
+// --- sleepers.c -------------------------------------------------------------------------------
+enum { RETAKE_AFTER = 20000 };	     // ns in one system call; Go's sysmon tick
+struct p *p_of_sleeper(int64_t now); // of a G in a long system call, pinned, or NULL; critical > 0
+int64_t in_syscall_since(struct p *pp, uint64_t word, int64_t now); // as far as has been seen
 
 // --- sysmon.c ---------------------------------------------------------------------------------
 int sysmon_start(void);	   // 0 or -errno
@@ -430,6 +443,8 @@ void helper_reset_in_child(void);
 int64_t
 sites_poll(int64_t now); // sysmon, when there is demand: a step of it; returns when to call again
 void sites_settle(void); // dlclose, after modules_unload(true): no text is written from here on
+void sites_abandoned(void); // who wrote text has been killed
+bool sites_here(void);	    // false: in the child of a fork, even of one that nobody has told of
 void sites_reset_in_child(void);
 // What is known of a module's sites (struct mapped).
 enum sites_state { SITES_NEW, SITES_YOUNG, SITES_DONE };
@@ -452,6 +467,7 @@ struct text_order {
 	int32_t result;
 	uint32_t pages;
 	uint32_t skipped; // was was not there
+	bool refused;	  // memory may not be made executable
 	char path[256];
 };
 int text_write(struct text_order *o);
@@ -531,17 +547,24 @@ void altstack_leave(const struct g *gp, bool onstack, signal_handler_fn *again, 
 		    siginfo_t *info, ucontext_t *uc);
 
 // --- stats.c ----------------------------------------------------------------------------------
-// Counters; relaxed, exact, read at exit.
+// Counters; relaxed, exact, read at exit. They and the histograms have pages of their own, for page.c.
 struct stats {
-	uint64_t threads_created, threads_live, threads_peak, switches, signals_sent;
-	uint64_t preempt_requested, preempt_cooperative, preempt_async, preempt_forced,
-		preempt_spared;
-	uint64_t refused_locks, refused_unsafe_pc, refused_no_table, refused_critical, refused_shim,
-		refused_stack, refused_syscall;
-	uint64_t retakes_syscall, retakes_opaque, handoffs, spin_yields, spin_saved_ns;
-	uint64_t spin_sites, spin_site_yields;
-	uint64_t lock_deferred, lock_handed, eintr_hidden, credit_runs;
-};
+	union {
+		struct {
+			uint64_t threads_created, threads_live, threads_peak, switches,
+				signals_sent;
+			uint64_t preempt_requested, preempt_cooperative, preempt_async,
+				preempt_forced, preempt_spared;
+			uint64_t refused_locks, refused_unsafe_pc, refused_no_table,
+				refused_critical, refused_shim, refused_stack, refused_syscall;
+			uint64_t retakes_syscall, retakes_opaque, handoffs, spin_yields,
+				spin_saved_ns;
+			uint64_t spin_sites, spin_site_yields;
+			uint64_t lock_deferred, lock_handed, eintr_hidden, credit_runs;
+		};
+		char page[4096];
+	};
+} __attribute__((aligned(4096)));
 extern struct stats stats;
 #define STAT(field) count_relaxed(&stats.field, 1)
 void stats_run_delay(int64_t ns);	    // runnable to running
@@ -550,5 +573,28 @@ void stats_thread_starts(uint32_t live);    // live: threads there are now
 void stats_thread_exit(const struct g *gp); // keep its figures for the report
 void stats_report(void);		    // as PREEMPT_STATS says; from the destructor
 void stats_reset_in_child(void);
+void stats_path(const char *from, struct text *path); // %p replaced
+bool stats_write(int fd);			      // the JSON
+// Times in log-linear buckets: those below 8 have one each; above, 8 for each power of two up to 2^62.
+enum { SUB_BITS = 3, SUB = 1 << SUB_BITS, BUCKETS = (63 - SUB_BITS) * SUB + SUB };
+struct histogram {
+	uint64_t max;
+	uint64_t bucket[BUCKETS];
+};
+struct histograms {
+	union {
+		struct {
+			struct histogram run_delay, overshoot;
+		};
+		char pages[8192];
+	};
+} __attribute__((aligned(4096)));
+extern struct histograms histograms;
+
+// --- page.c: the counters in a file, while the process runs and when it was killed -----------------
+void page_open(void);  // activation: as PREEMPT_STATS_PAGE says
+void page_leave(void); // in the child of a fork: the counters are its own again, and 0
+int page_load(int fd,
+	      int *ret_pid); // not in the library: a file becomes the counters here. 0 or -errno
 // One SCHED line in Go's format, newline included; now is os_nanotime().
 void schedtrace_line(struct text *t, int64_t now);

@@ -22,7 +22,9 @@
 //
 // Nothing is put back. Without demand a rewritten PAUSE costs some ns; in the child of a fork and in one of vfork the stubs
 // find no G, and do what the instruction did; exec replaces everything. To put back would need the same care once more, and the
-// stubs would have to stay: a thread may be in one.
+// stubs would have to stay: a thread may be in one. A child of a fork by an inline system call has not told anybody and has a
+// copy of its G, whose Ps would go to threads that are not there: a page that the kernel wipes in such a child says so
+// (sites_here).
 //
 // A module that is unloaded takes its pages with it. dlclose waits until we have finished (sites_settle), and if one comes
 // back at the same place it is rewritten again, with the stubs that it had. What the C library unloads by itself passes no
@@ -36,6 +38,7 @@
 #include <sys/mman.h>
 #include <sys/syscall.h>
 
+#include "frame.h"
 #include "shim.h"
 #include "site.h"
 
@@ -79,7 +82,8 @@ struct plan {
 };
 
 static struct {
-	bool off, ready; // ready: the slots can be written
+	bool off, refused; // refused: memory may not be made executable
+	bool ready;
 	enum { CHOOSE, SCAN, START, WAIT } phase;
 	uint32_t next; // module
 	int64_t again;
@@ -89,6 +93,7 @@ static struct {
 
 static uint32_t patching; // futex word; 1: text may be written to
 static bool stop;	  // a dlclose waits
+static uint32_t *present; // of a page that is empty in a child: not 0
 
 // --- caves ------------------------------------------------------------------------------------------------
 
@@ -104,22 +109,20 @@ static uint8_t *taken(struct plan *p, uint32_t row)
 	return &p->taken[p->ntaken++].used;
 }
 
-// Does the program's memory still have nothing but filling there?
-static bool is_filling(uintptr_t at, size_t size)
+// How many of the size bytes there are still filling in the program's memory?
+static size_t filling(uintptr_t at, size_t size)
 {
 	uint8_t bytes[CAVE_MAX];
-	size_t n;
+	size_t i, n;
 
 	if (memory_read(at, bytes, size) < 0)
-		return false;
-	for (size_t i = 0; i < size; i += n) {
+		return 0;
+	for (i = 0; i < size; i += n) {
 		n = table_filler(bytes + i, size - i);
-		if (n == 0 && i + 15 > CAVE_MAX)
-			break; // cut off there
 		if (n == 0)
-			return false;
+			break;
 	}
-	return true;
+	return i;
 }
 
 // Room for size bytes in the cave that is row, in reach of a short jump that ends at from; 0: no. Never over the end of a page.
@@ -140,12 +143,33 @@ static uintptr_t room(struct plan *p, uint32_t row, uintptr_t from, uint32_t siz
 		at = (at + size - 1) & -(uintptr_t)4096;
 	if (at + size > lo + len || (intptr_t)(at - from) > 127)
 		return 0;
-	return is_filling(lo, len) ? at : 0;
+	return filling(lo, len) >= at + size - lo ? at : 0;
 }
 
-// Caves with such room, the next ones on both sides in turn.
-static uint32_t caves_near(struct plan *p, uintptr_t from, uint32_t size, uint32_t rows[NEAREST],
-			   uintptr_t at[NEAREST])
+// The same for a long jump to target that is there already, from a plan that was broken off.
+static uintptr_t holds(const struct plan *p, uint32_t row, uintptr_t from, uintptr_t target)
+{
+	uintptr_t lo = p->bias + table_row_start(p->t, row);
+	uint64_t len = table_row_start(p->t, row + 1) - table_row_start(p->t, row);
+	uint8_t bytes[CAVE_MAX];
+	int32_t distance;
+
+	len = len < CAVE_MAX ? len : CAVE_MAX;
+	if (memory_read(lo, bytes, len) < 0)
+		return 0;
+	for (uint64_t i = 0; i + JMP_LONG <= len; i++) {
+		memcpy(&distance, bytes + i + 1, sizeof distance);
+		if (bytes[i] == 0xe9 &&
+		    lo + i + JMP_LONG + (uintptr_t)(intptr_t)distance == target &&
+		    (intptr_t)(lo + i - from) >= -128 && (intptr_t)(lo + i - from) <= 127)
+			return lo + i;
+	}
+	return 0;
+}
+
+// Caves with such room, or with a jump to target, the next ones on both sides in turn.
+static uint32_t caves_near(struct plan *p, uintptr_t from, uint32_t size, uintptr_t target,
+			   uint32_t rows[NEAREST], uintptr_t at[NEAREST])
 {
 	const struct table_row *here = table_find(p->t, from - 1 - p->bias);
 	uint32_t n = 0, up, down;
@@ -160,14 +184,16 @@ static uint32_t caves_near(struct plan *p, uintptr_t from, uint32_t size, uint32
 		    (intptr_t)(p->bias + table_row_start(p->t, up + 1) - from) <= 127) {
 			more = true;
 			if (p->t->rows[++up].flags & TABLE_CAVE &&
-			    (at[n] = room(p, up, from, size)) != 0)
+			    (at[n] = target ? holds(p, up, from, target)
+					    : room(p, up, from, size)) != 0)
 				rows[n++] = up;
 		}
 		if (n < NEAREST && down > 0 &&
 		    (intptr_t)(p->bias + table_row_start(p->t, down) - from) > -128) {
 			more = true;
 			if (p->t->rows[--down].flags & TABLE_CAVE &&
-			    (at[n] = room(p, down, from, size)) != 0)
+			    (at[n] = target ? holds(p, down, from, target)
+					    : room(p, down, from, size)) != 0)
 				rows[n++] = down;
 		}
 	}
@@ -194,14 +220,16 @@ static uintptr_t way(struct plan *p, uintptr_t from, uintptr_t target, int hops)
 
 	if (p->ncaves + HOPS > sizeof p->caves / sizeof *p->caves)
 		return 0;
-	n = caves_near(p, from, JMP_LONG, rows, at);
+	if (caves_near(p, from, JMP_LONG, target, rows, at))
+		return at[0];
+	n = caves_near(p, from, JMP_LONG, 0, rows, at);
 	if (n) {
 		*taken(p, rows[0]) =
 			(uint8_t)(at[0] + JMP_LONG - p->bias - table_row_start(p->t, rows[0]));
 		put(p, at[0], JMP_LONG, target);
 		return at[0];
 	}
-	n = hops > 1 ? caves_near(p, from, JMP_SHORT, rows, at) : 0;
+	n = hops > 1 ? caves_near(p, from, JMP_SHORT, 0, rows, at) : 0;
 	for (uint32_t i = 0; i < n; i++) {
 		uint8_t *used = taken(p, rows[i]), before = *used;
 		uintptr_t next;
@@ -285,9 +313,9 @@ static uintptr_t entry(struct plan *p, const struct site *s)
 		return 0;
 	at = p->near + p->near_used;
 	p->near_used += NEAR_ENTRY;
+	slot_->far = at;
 	memcpy((void *)at, jmp, sizeof jmp);
 	memcpy((void *)(at + sizeof jmp), &stub, sizeof stub);
-	slot_->far = at;
 	return at;
 }
 
@@ -336,27 +364,50 @@ static void plan_site(struct plan *p, const struct site *s)
 	p->njumps++;
 }
 
+// Once: the slots can be written, and children of forks know that they are.
+static bool get_ready(void)
+{
+	if (st.ready)
+		return true;
+	if (!present)
+		present = os_mmap(4096);
+	if (!present || sys3(SYS_madvise, present, 4096, MADV_WIPEONFORK) < 0 ||
+	    sys3(SYS_mprotect, site_slots, sizeof site_slots, PROT_READ | PROT_WRITE) < 0)
+		return false;
+	store_relaxed(present, 1);
+	st.ready = true;
+	return true;
+}
+
+// The page near the module that was being written to is no more, or will never be executable.
+static void forget_near(const struct plan *p)
+{
+	for (uint32_t i = 0; p->near && i < 2 * SITE_STUBS; i++)
+		if (site_slots[i].far - p->near < NEAR_SIZE)
+			site_slots[i].far = 0;
+}
+
 // True: there is something to be written.
 static bool make_plan(struct plan *p)
 {
-	if (!st.ready &&
-	    sys3(SYS_mprotect, site_slots, sizeof site_slots, PROT_READ | PROT_WRITE) < 0) {
+	if (!get_ready()) {
 		st.off = true;
 		return false;
 	}
-	st.ready = true;
 	p->ntaken = p->ncaves = p->njumps = 0;
 	p->near = 0;
 	p->near_used = 0;
 	for (uint32_t i = 0; i < p->n; i++)
 		plan_site(p, &p->sites[i]);
 	// From here on it is never written to again.
-	if (p->near && sys3(SYS_mprotect, p->near, NEAR_SIZE, PROT_READ | PROT_EXEC) < 0) {
-		log_line(LOG_INFO,
-			 "no instructions are rewritten: no memory may be made executable");
-		st.off = true;
-		return false;
+	if (p->near_used && sys3(SYS_mprotect, p->near, NEAR_SIZE, PROT_READ | PROT_EXEC) < 0) {
+		forget_near(p);
+		st.refused = true;
+		p->njumps = 0;
 	}
+	if (p->near && (!p->near_used || st.refused))
+		sys2(SYS_munmap, p->near, NEAR_SIZE);
+	p->near = 0;
 	if (p->njumps == 0)
 		return false;
 	sort(p->caves, p->ncaves);
@@ -366,7 +417,8 @@ static bool make_plan(struct plan *p)
 				       .pid = sched.pid,
 				       .v = {p->caves, p->jumps},
 				       .n = {p->ncaves, p->njumps},
-				       .stop = &stop};
+				       .stop = &stop,
+				       .result = -ECANCELED}; // if it is killed
 	return true;
 }
 
@@ -398,13 +450,18 @@ static bool scan(struct plan *p)
 
 // --- sysmon -----------------------------------------------------------------------------------------------
 
+static void nobody_writes(void)
+{
+	store_release(&patching, 0); // pairs with sites_settle
+	os_futex_wake(&patching, 1 << 30);
+}
+
 static void in_helper(void *arg)
 {
 	struct text_order *o = arg;
 
 	o->result = text_write(o);
-	store_release(&patching, 0); // pairs with sites_settle
-	os_futex_wake(&patching, 1 << 30);
+	nobody_writes();
 }
 
 // Was a module that has been rewritten unloaded, and has come back as its file has it?
@@ -442,9 +499,10 @@ static bool choose(struct plan *p, int64_t now)
 			continue;
 		}
 		pc = m->start - t->header->load_vaddr + t->header->text_base;
-		m->sites = SITES_DONE;
+		m->sites = SITES_NEW;
 		if (modules_find(pc, &p->bias) != t)
-			continue; // it was another one that is gone
+			continue; // it is gone, and may come back
+		m->sites = SITES_DONE;
 		p->m = m;
 		p->t = t;
 		p->row = p->call = p->n = 0;
@@ -453,30 +511,20 @@ static bool choose(struct plan *p, int64_t now)
 	return false;
 }
 
-// False: not now.
-static bool start(struct plan *p)
+// 0, -EBUSY: not now, or an error.
+static int start(struct plan *p)
 {
-	int r;
+	uintptr_t pc = p->m->start - p->t->header->load_vaddr + p->t->header->text_base;
+	int r = -EBUSY;
 
 	xchg(&patching, 1); // pairs with modules_unload's count, and sites_settle
 	store_relaxed(&stop, false);
-	if (modules_unloading() ||
-	    modules_find(p->m->start - p->t->header->load_vaddr + p->t->header->text_base,
-			 &p->bias) != p->t) {
-		store_release(&patching, 0); // as in in_helper
-		os_futex_wake(&patching, 1 << 30);
-		return false;
-	}
-	r = helper_call(in_helper, &p->order);
-	if (r == 0)
-		return true;
-	store_release(&patching, 0); // as in in_helper
-	os_futex_wake(&patching, 1 << 30);
-	if (r != -EBUSY) {
-		log_line(LOG_INFO, "no instructions are rewritten (error %d)", -r);
-		st.off = true;
-	}
-	return false;
+	if (!modules_unloading())
+		r = modules_find(pc, &p->bias) == p->t ? helper_call(in_helper, &p->order)
+						       : -ENOENT;
+	if (r < 0)
+		nobody_writes();
+	return r;
 }
 
 static void finish(struct plan *p)
@@ -490,7 +538,8 @@ static void finish(struct plan *p)
 		if (o->result == -EBUSY)
 			st.off = true; // a debugger
 		if (o->result == -ECANCELED)
-			p->m->sites = SITES_YOUNG;
+			p->m->sites = SITES_NEW;
+		st.refused |= o->refused;
 		return;
 	}
 	count_relaxed(&stats.spin_sites, p->njumps);
@@ -500,24 +549,29 @@ static void finish(struct plan *p)
 		 p->njumps - o->skipped, p->n, o->pages);
 }
 
-int64_t sites_poll(int64_t now)
+// Begin to write what is planned.
+static void start_or_not(struct plan *p)
 {
-	struct plan *p = st.plan;
+	int r = start(p);
 
-	if (st.off || config.spin != SPIN_ON || !modules)
-		return INT64_MAX;
-	if (now < st.again)
-		return st.again;
-	if (!p) {
-		if (os_confined()) { // what is refused may be answered with death
-			st.off = true;
-			return INT64_MAX;
-		}
-		st.plan = p = os_mmap(sizeof *p);
-		if (!p)
-			st.off = true;
-		return now;
+	switch (r) {
+	case 0:
+		st.phase = WAIT;
+		break;
+	case -EBUSY:
+		break;
+	case -ENOENT: // it has been unloaded; should it come back it is a new one
+		p->m->sites = SITES_NEW;
+		st.phase = CHOOSE;
+		break;
+	default:
+		log_line(LOG_INFO, "no instructions are rewritten (error %d)", -r);
+		st.off = true;
 	}
+}
+
+static int64_t step(struct plan *p, int64_t now)
+{
 	switch (st.phase) {
 	case CHOOSE:
 		st.again = now + 20 * MS;
@@ -532,19 +586,46 @@ int64_t sites_poll(int64_t now)
 			st.phase = p->n && make_plan(p) ? START : CHOOSE;
 		break;
 	case START:
-		if (start(p))
-			st.phase = WAIT;
+		start_or_not(p);
 		break;
 	case WAIT:
 		if (helper_calling())
 			break;
-		store_release(&patching, 0); // it may have been killed; as in in_helper
+		nobody_writes(); // it may have been killed
 		finish(p);
 		st.phase = CHOOSE;
 		break;
 	}
+	if (st.refused && !st.off) {
+		log_line(LOG_INFO,
+			 "no instructions are rewritten: no memory may be made executable");
+		st.off = true;
+	}
 	st.again = now + MS / 5;
 	return st.again;
+}
+
+int64_t sites_poll(int64_t now)
+{
+	if (st.ready && !sites_here()) // in a child that has threads by now
+		store_relaxed(present, 1);
+	if (st.off || config.spin != SPIN_ON || !modules)
+		return INT64_MAX;
+	if (now < st.again)
+		return st.again;
+	// What a filter refuses it may answer with death; and a call that does not return where it came from is an error with
+	// a shadow stack. Looked at each time: a program confines itself when it likes.
+	if (st.phase != WAIT && (os_confined() || has_shadow_stack())) {
+		st.off = true;
+		return INT64_MAX;
+	}
+	if (!st.plan) {
+		st.plan = os_mmap(sizeof *st.plan);
+		if (!st.plan)
+			st.off = true;
+		return now;
+	}
+	return step(st.plan, now);
 }
 
 // A dlclose has announced itself: wait, for at most a second, until nobody writes to text any more.
@@ -558,11 +639,25 @@ void sites_settle(void)
 	}
 }
 
+void sites_abandoned(void)
+{
+	nobody_writes();
+}
+
+bool sites_here(void)
+{
+	return present && load_relaxed(present);
+}
+
 void sites_reset_in_child(void)
 {
 	patching = 0;
 	if (st.phase != CHOOSE && st.plan)
 		st.plan->m->sites = SITES_NEW;
+	if (st.plan) {
+		forget_near(st.plan); // the fork has come before it was executable
+		st.plan->near = 0;
+	}
 	st.phase = CHOOSE;
 	st.next = 0;
 	st.again = 0;

@@ -24,14 +24,7 @@ struct stats stats;
 // --- histograms
 // -----------------------------------------------------------------------------------
 
-// Values below 8 have a bucket each; above, 8 buckets for each power of two up to 2^62.
-enum { SUB_BITS = 3, SUB = 1 << SUB_BITS, BUCKETS = (63 - SUB_BITS) * SUB + SUB };
-
-struct histogram {
-	uint64_t max;
-	uint64_t bucket[BUCKETS];
-};
-static struct histogram run_delay, overshoot;
+struct histograms histograms;
 
 static uint32_t bucket_of(uint64_t v)
 {
@@ -109,12 +102,12 @@ static void histogram_reset(struct histogram *h)
 
 void stats_run_delay(int64_t ns)
 {
-	histogram_add(&run_delay, ns);
+	histogram_add(&histograms.run_delay, ns);
 }
 
 void stats_overshoot(int64_t ns)
 {
-	histogram_add(&overshoot, ns);
+	histogram_add(&histograms.overshoot, ns);
 }
 
 // --- threads
@@ -250,10 +243,11 @@ void stats_reset_in_child(void)
 {
 	uint64_t *counter = (uint64_t *)&stats;
 
+	page_leave();
 	for (size_t i = 0; i < sizeof(stats) / sizeof(*counter); i++)
 		store_relaxed(&counter[i], 0);
-	histogram_reset(&run_delay);
-	histogram_reset(&overshoot);
+	histogram_reset(&histograms.run_delay);
+	histogram_reset(&histograms.overshoot);
 	for (uint32_t i = 0; i < CHUNKS; i++) {
 		if (chunks[i])
 			os_munmap(chunks[i], CHUNK * sizeof(*chunks[i]));
@@ -481,8 +475,8 @@ static void report_json(struct out *o, int64_t now)
 	    "  \"lock_holder\": {\"deferred\": %lu, \"handed\": %lu},\n  \"eintr_hidden\": %lu,\n"
 	    "  \"credit_runs\": %lu,\n",
 	    N(lock_deferred), N(lock_handed), N(eintr_hidden), N(credit_runs));
-	json_histogram(o, "run_delay_ns", &run_delay);
-	json_histogram(o, "overshoot_ns", &overshoot);
+	json_histogram(o, "run_delay_ns", &histograms.run_delay);
+	json_histogram(o, "overshoot_ns", &histograms.overshoot);
 	out(o, "  \"fairness\": {\"jain_cpu\": %u.%04u},\n", jain / 10000, jain % 10000);
 	out(o, "  \"threads_left_out\": %u,\n  \"threads\": [", threads_left_out());
 	each_thread(json_thread, &threads, now);
@@ -550,15 +544,15 @@ static void report_text(struct out *o, int64_t now)
 	out_time(o, N(spin_saved_ns));
 	out(o, " saved; lock holders: %lu deferred, %lu handed a P\n", N(lock_deferred),
 	    N(lock_handed));
-	out_histogram(o, "runnable to running", &run_delay);
-	out_histogram(o, "beyond the slice", &overshoot);
+	out_histogram(o, "runnable to running", &histograms.run_delay);
+	out_histogram(o, "beyond the slice", &histograms.overshoot);
 	out(o, "  fairness: Jain index of CPU time %u.%04u\n", jain / 10000, jain % 10000);
 }
 
-// PREEMPT_STATS with %p replaced. Cut at the end of path, which is longer than any sane one.
-static void stats_path(struct text *path)
+// Cut at the end of path, which is longer than any sane one.
+void stats_path(const char *from, struct text *path)
 {
-	for (const char *s = config.stats; *s; s++) {
+	for (const char *s = from; *s; s++) {
 		if (s[0] == '%' && s[1] == 'p') {
 			text_printf(path, "%d", os_getpid());
 			s++;
@@ -566,6 +560,16 @@ static void stats_path(struct text *path)
 			text_printf(path, "%c", *s);
 		}
 	}
+}
+
+bool stats_write(int fd)
+{
+	struct out o;
+
+	out_init(&o, fd);
+	report_json(&o, os_nanotime());
+	out_flush(&o);
+	return !o.failed;
 }
 
 void stats_report(void)
@@ -587,7 +591,7 @@ void stats_report(void)
 		out_flush(&o);
 		return;
 	}
-	stats_path(&path);
+	stats_path(config.stats, &path);
 	// A process that never had threads writes zeros. It must not do so over the figures of the
 	// child it waited for: "sh -c program" with one path for both is common.
 	flags |= N(threads_created) ? O_TRUNC : O_EXCL;
@@ -598,10 +602,7 @@ void stats_report(void)
 		log_line(LOG_ERROR, "PREEMPT_STATS: cannot write %s: error %d", buf, (int)-fd);
 		return;
 	}
-	out_init(&o, (int)fd);
-	report_json(&o, now);
-	out_flush(&o);
-	if (o.failed)
+	if (!stats_write((int)fd))
 		log_line(LOG_ERROR, "PREEMPT_STATS: writing %s failed", buf);
 	(void)sys1(SYS_close, fd);
 }

@@ -23,7 +23,6 @@ enum {
 		200000, // ns between the first look at a holder and the second, where holders block unseen
 	FRUITLESS = 20,		// looks before the interval starts to double
 	LINGER = 10,		// short sleeps without demand before the long one
-	RETAKE_AFTER = 20000,	// ns in one system call; Go's sysmon tick
 	SIGNAL_LOST = 20000000, // ns until a signal on its way is given up
 	UNSTARTED = 10000000,	// ns with a P until a thread is expected to have started
 	HASTE = 10,		// nice, below the program's
@@ -293,20 +292,13 @@ static int64_t watch_running(struct p *pp, uint64_t word, struct g *gp, int64_t 
 // here and other Ps idle, leave it for 10 ms.
 static int64_t watch_syscall(struct p *pp, uint64_t word, struct g *gp, int64_t now)
 {
-	uint32_t tick = load_relaxed(&pp->syscalltick);
+	int64_t since = in_syscall_since(pp, word, now);
 
-	if (pp->sysmon.syscalltick != tick || pp->sysmon.syscallword != word) {
-		pp->sysmon.syscalltick = tick;
-		pp->sysmon.syscallword = word;
-		pp->sysmon.syscallwhen = now;
-		return now + RETAKE_AFTER;
-	}
-	if (now < pp->sysmon.syscallwhen + RETAKE_AFTER)
-		return pp->sysmon.syscallwhen + RETAKE_AFTER;
-	if (runqempty(pp) && load_relaxed(&sched.npidle) > 0 &&
-	    now < pp->sysmon.syscallwhen + 10 * MS)
-		return pp->sysmon.syscallwhen + 10 * MS;
-	take_and_hand_off(pp, word, gp, true, pp->sysmon.syscallwhen, &stats.retakes_syscall);
+	if (now < since + RETAKE_AFTER)
+		return since + RETAKE_AFTER;
+	if (runqempty(pp) && load_relaxed(&sched.npidle) > 0 && now < since + 10 * MS)
+		return since + 10 * MS;
+	take_and_hand_off(pp, word, gp, true, since, &stats.retakes_syscall);
 	return now + mon.tick;
 }
 
@@ -546,6 +538,7 @@ static bool end_for_good(void)
 		wake_from_nap();
 		os_futex_wake(&asleep, 1);
 	}
+	sites_abandoned(); // its children die with it
 	return true;
 }
 

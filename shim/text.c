@@ -3,7 +3,7 @@
 // Problem. A thread may be anywhere in the page that is to be changed. The page must be executable at every moment, no
 // thread may ever fetch half of a new instruction, and no page may be writable and executable.
 // Approach. A second copy of the page is made: the same file, privately mapped at another place, with the present content and
-// the new bytes, made executable like the first. mremap then puts it in the place of the first. It does so under the kernel's lock
+// the new bytes, made executable like the first, locked in memory if the first is. mremap then puts it in the place of the first. It does so under the kernel's lock
 // for the address space: a thread that runs into the page meanwhile takes a page fault, and waits in it until the new one is
 // there. When mremap returns, the old page is in no CPU's translation buffer any more, and each CPU that ran one of
 // our threads has taken an interrupt, or has been told in a way that counts as much; so there is no code modified under
@@ -11,8 +11,9 @@
 // matter, and neither does membarrier(2). The mapping is of the same file, offset and rights as before, and so are its lines in
 // /proc/self/maps.
 //
-// What is mapped is looked at first: it must be a private mapping of a file, r-x, and the file at its path still the same.
-// If anything is different, or refused (SELinux, PaX, a sealed mapping), nothing is changed.
+// What is mapped is looked at first, and once more at the last moment: it must be a private mapping of a file, r-x, the file at its
+// path still the same, and the content what was copied. If anything is different, or refused (SELinux, PaX, a sealed mapping), nothing
+// is changed. A program that changes the very same page itself must do so within some microseconds for its change to be lost.
 //
 // Rejected:
 //  - mprotect to read-write and back: others fault meanwhile. To read, write and execute: forbidden on hardened systems, and
@@ -20,6 +21,7 @@
 //  - /proc/self/mem: keeps the page executable, but the kernel copies two bytes with two stores, or as its CPU likes.
 //  - int3 first, as the kernel does it for itself: it needs SIGTRAP, which is the program's; who blocks it would die.
 //  - an anonymous page: the file's name would vanish from /proc/self/maps, where profilers and crash reporters look for it.
+//  - one copy of all the text at once: where memory is locked (MCL_FUTURE) or strictly accounted, it is the whole library's.
 //
 // Delicate. mremap unmaps the old page before it moves the new one. The kernel checks beforehand what can fail; should it
 // fail still, the file is mapped there again at once. And if the module is unloaded at that moment, the page would be put
@@ -39,23 +41,24 @@
 
 enum {
 	PAGE = 4096,
-	LINES_MAX = 60000,  // of /proc/self/maps; the kernel's limit is 65530
+	LINES_MAX =
+		50000, // of /proc/self/maps, to which each page adds two; the kernel's limit is 65530
 	SPAN_MAX = 1 << 30, // bytes of text
 	SECOND = 1000000000,
 };
 
 static struct {
-	const struct text_order *o;
 	uint32_t lines;
 	uintptr_t lo, hi; // all pages to be replaced
 	uintptr_t done;	  // [lo, done) is text, of one file, at one distance from its offsets
 	uint64_t distance, dev, ino;
 	bool bad;
-	uintptr_t copy; // being looked for: the second mapping
-	bool same;
+	bool locked;	    // some memory of the process is locked
+	uintptr_t from, to; // the copy, and the page it is of
+	bool copy_good, page_good;
 	char path[256];
 	char buf[16384];
-	uint8_t page[PAGE];
+	uint8_t was[PAGE], is[PAGE];
 } w;
 
 static int memory_write(uintptr_t addr, const void *buf, size_t size)
@@ -91,12 +94,20 @@ static void look(void *arg, const struct map_line *line)
 	w.done = line->end;
 }
 
-static void look_at_copy(void *arg, const struct map_line *line)
+// Does addr, in this line, show what the file has for the page w.to?
+static bool shows_page(const struct map_line *line, uintptr_t addr)
+{
+	return line->dev == w.dev && line->ino == w.ino &&
+	       line->offset + (addr - line->start) == w.to - w.distance;
+}
+
+static void look_again(void *arg, const struct map_line *line)
 {
 	(void)arg;
-	if (w.copy >= line->start && w.copy < line->end)
-		w.same = line->dev == w.dev && line->ino == w.ino &&
-			 line->offset + (w.copy - line->start) == w.lo - w.distance;
+	if (w.from >= line->start && w.from < line->end)
+		w.copy_good = shows_page(line, w.from);
+	if (w.to >= line->start && w.to < line->end)
+		w.page_good = line->text && !line->deleted && shows_page(line, w.to);
 }
 
 static int read_maps(map_fn *fn)
@@ -110,20 +121,34 @@ static int read_maps(map_fn *fn)
 	return r;
 }
 
+// The number in such a line of /proc/PID/status, or -1.
+static int64_t status(const char *path, const char *key)
+{
+	size_t len = str_len(key);
+	int n = os_read_file(path, w.buf, sizeof w.buf);
+
+	for (int i = 0; i + (int)len < n; i++) {
+		int64_t v = 0;
+
+		if (memcmp(w.buf + i, key, len) != 0)
+			continue;
+		for (i += (int)len; w.buf[i] == ' ' || w.buf[i] == '\t'; i++)
+			;
+		for (; w.buf[i] >= '0' && w.buf[i] <= '9' && v < INT32_MAX; i++)
+			v = v * 10 + w.buf[i] - '0';
+		return v;
+	}
+	return -1;
+}
+
 // Is a debugger attached? It has breakpoints in the text, and expectations.
 static bool traced(int pid)
 {
-	static const char key[] = "\nTracerPid:\t";
 	char path[64];
 	struct text t = {path, 0, sizeof path};
-	int n;
 
 	text_printf(&t, "/proc/%d/status", pid);
-	n = os_read_file(path, w.buf, sizeof w.buf);
-	for (int i = 0; i + (int)sizeof key <= n; i++)
-		if (memcmp(w.buf + i, key, sizeof key - 1) == 0)
-			return w.buf[i + (int)sizeof key - 1] != '0';
-	return true; // unknown
+	return status(path, "\nTracerPid:") != 0;
 }
 
 // Text of these is theirs alone: the C library and the loader, whose own locks and waits must stay what they are, and
@@ -151,19 +176,64 @@ static bool is_taboo(const char *path)
 	return false;
 }
 
-// Put the patches v[0..n), all in the page at to, into a copy of it at from, and that in its place. 1: done, 0: there
-// was nothing to do, or -errno.
-static int replace(struct text_order *o, const struct text_patch *v, uint32_t n, uintptr_t from,
-		   uintptr_t to, long fd)
+// A page that is locked stays so. The kernel tells by refusing advice; where it does not know this one (before 5.4), all pages
+// are taken for locked if any memory is.
+static int lock_as(uintptr_t page, uintptr_t copy)
+{
+	enum { ADVISE_COLD = 20 };
+
+	if (!w.locked || sys3(SYS_madvise, page, PAGE, ADVISE_COLD) != -EINVAL)
+		return 0;
+	return (int)sys2(SYS_mlock, copy, PAGE);
+}
+
+// Write the new content to the copy, and make it like the page it is of.
+static int fill_copy(struct text_order *o)
+{
+	int r = memory_write(w.from, w.is, PAGE);
+
+	if (r == 0)
+		r = lock_as(w.to, w.from);
+	if (r < 0)
+		return r;
+	r = (int)sys3(SYS_mprotect, w.from, PAGE, PROT_READ | PROT_EXEC);
+	o->refused |= r < 0;
+	return r;
+}
+
+// The last look: nobody has changed the page meanwhile, a debugger has not come, dlclose does not wait.
+static int may_replace(const struct text_order *o)
+{
+	int r;
+
+	w.copy_good = w.page_good = false;
+	r = read_maps(look_again);
+	if (r < 0)
+		return r;
+	if (!w.copy_good || !w.page_good)
+		return -ESTALE;
+	if (traced(o->pid))
+		return -EBUSY;
+	r = memory_read(w.to, w.is, PAGE);
+	if (r < 0)
+		return r;
+	if (memcmp(w.is, w.was, PAGE) != 0)
+		return -ESTALE;
+	return *(const volatile bool *)o->stop ? -ECANCELED : 0;
+}
+
+// Put the patches v[0..n), all in the page w.to, into a copy of it, and that in its place.
+static int replace(struct text_order *o, const struct text_patch *v, uint32_t n, long fd)
 {
 	uint32_t written = 0;
 	long r;
 
-	r = memory_read(to, w.page, PAGE);
+	r = memory_read(w.to, w.was, PAGE);
 	if (r < 0)
 		return (int)r;
+	memcpy(w.is, w.was, PAGE);
 	for (uint32_t i = 0; i < n; i++) {
-		uint8_t *p = w.page + (v[i].at - to);
+		uint8_t *p = w.is + (v[i].at - w.to);
 
 		if (memcmp(p, v[i].was, v[i].size) != 0) {
 			o->skipped++;
@@ -174,59 +244,38 @@ static int replace(struct text_order *o, const struct text_patch *v, uint32_t n,
 	}
 	if (!written)
 		return 0;
-	r = memory_write(from, w.page, PAGE);
-	if (r < 0)
+	r = sys6(SYS_mmap, 0, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd,
+		 (long)(w.to - w.distance));
+	if (r < 0 && r > -PAGE)
 		return (int)r;
-	r = sys3(SYS_mprotect, from, PAGE, PROT_READ | PROT_EXEC);
-	if (r < 0)
-		return (int)r;
-	if (*(const volatile bool *)o->stop)
-		return -ECANCELED;
-	r = sys5(SYS_mremap, from, PAGE, PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, to);
-	if (r < 0) {
-		if (memory_read(to, w.page, 1) < 0)
-			sys6(SYS_mmap, (long)to, PAGE, PROT_READ | PROT_EXEC,
-			     MAP_PRIVATE | MAP_FIXED, fd, (long)(to - w.distance));
-		return (int)r;
+	w.from = (uintptr_t)r;
+	r = fill_copy(o);
+	if (r == 0)
+		r = may_replace(o);
+	if (r == 0) {
+		r = sys5(SYS_mremap, w.from, PAGE, PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, w.to);
+		if (r >= 0) {
+			o->pages++;
+			return 0;
+		}
+		if (memory_read(w.to, w.is, 1) < 0)
+			sys6(SYS_mmap, (long)w.to, PAGE, PROT_READ | PROT_EXEC,
+			     MAP_PRIVATE | MAP_FIXED_NOREPLACE, fd, (long)(w.to - w.distance));
 	}
-	o->pages++;
-	return 1;
+	sys2(SYS_munmap, w.from, PAGE);
+	return (int)r;
 }
 
 static int replace_all(struct text_order *o, const struct text_patch *v, uint32_t n, long fd)
 {
-	uintptr_t rest, end; // of the copy
-	long copy;
-	int r;
+	int r = 0;
 
-	if (n == 0)
-		return 0;
-	copy = sys6(SYS_mmap, 0, (long)(w.hi - w.lo), PROT_READ | PROT_WRITE,
-		    MAP_PRIVATE | MAP_NORESERVE, fd, (long)(w.lo - w.distance));
-	if (copy < 0 && copy > -PAGE)
-		return (int)copy;
-	w.copy = rest = (uintptr_t)copy;
-	end = rest + (w.hi - w.lo);
-	w.same = false;
-	r = read_maps(look_at_copy);
-	if (r == 0 && !w.same)
-		r = -ESTALE;
 	for (uint32_t i = 0, k; r == 0 && i < n; i = k) {
-		uintptr_t page = v[i].at & -(uintptr_t)PAGE, from = w.copy + (page - w.lo);
-
-		for (k = i + 1; k < n && v[k].at - page < PAGE; k++)
+		w.to = v[i].at & -(uintptr_t)PAGE;
+		for (k = i + 1; k < n && v[k].at - w.to < PAGE; k++)
 			;
-		r = replace(o, v + i, k - i, from, page, fd);
-		if (r <= 0)
-			continue;
-		// Where the page was another thread may have mapped something by now.
-		if (from > rest)
-			sys2(SYS_munmap, rest, from - rest);
-		rest = from + PAGE;
-		r = 0;
+		r = replace(o, v + i, k - i, fd);
 	}
-	if (end > rest)
-		sys2(SYS_munmap, rest, end - rest);
 	return r;
 }
 
@@ -235,7 +284,6 @@ int text_write(struct text_order *o)
 	long fd;
 	int r;
 
-	w.o = o;
 	w.lines = 0;
 	w.bad = false;
 	w.lo = UINTPTR_MAX;
@@ -255,6 +303,9 @@ int text_write(struct text_order *o)
 	    w.hi - w.lo > SPAN_MAX)
 		return -EINVAL;
 	w.done = w.lo;
+	// Ours, under whatever name: what stands for a system call makes one itself.
+	if ((uintptr_t)text_write - o->start < o->end - o->start)
+		return -EPERM;
 	if (traced(o->pid))
 		return -EBUSY;
 	r = read_maps(look);
@@ -270,7 +321,11 @@ int text_write(struct text_order *o)
 	fd = sys3(SYS_open, w.path, O_RDONLY | O_CLOEXEC, 0);
 	if (fd < 0)
 		return (int)fd;
+	w.locked = status("/proc/self/status", "\nVmLck:") > 0;
 	r = replace_all(o, o->v[0], o->n[0], fd);
+	// Where one of the first is missing the second could lead nowhere.
+	if (r == 0 && o->skipped)
+		r = -ESTALE;
 	if (r == 0)
 		r = replace_all(o, o->v[1], o->n[1], fd);
 	sys1(SYS_close, fd);

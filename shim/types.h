@@ -198,11 +198,15 @@ struct p {
 	struct g *runnext; // readied by the running G; runs next and inherits its slice
 	struct g *runq[RUNQ_SIZE];
 
+	// sleepers.c: seen in the system call after so many, held under word, at this time first. Hints; any thread.
+	struct {
+		uint32_t tick;
+		uint64_t word;
+		int64_t when;
+	} seen;
+
 	// sysmon's notes.
 	struct {
-		uint32_t syscalltick;
-		uint64_t syscallword;
-		int64_t syscallwhen;
 		int64_t slice_start; // these notes are of the slice that began then
 		struct asking asking;
 		bool requested, spared;
@@ -328,7 +332,7 @@ struct config {
 	int deadlock;
 	int schedtrace_ms;
 	const struct policy *policy;
-	char stats[256], trace[256], cache_dir[256], weights[1024], critical[1024];
+	char stats[256], stats_page[256], trace[256], cache_dir[256], weights[1024], critical[1024];
 };
 extern struct config config;
 

@@ -107,80 +107,66 @@ void coverage_print(FILE *out, const struct jobs *jobs)
 
 // --- JSON -------------------------------------------------------------------------------------------------
 
-static void json_string(FILE *out, const char *s)
+static void json_coverage(json_t *object, const struct coverage *c)
 {
-	fputc('"', out);
-	for (; *s; s++) {
-		unsigned char c = (unsigned char)*s;
+	json_t *bytes = must(json_object());
 
-		if (c == '"' || c == '\\')
-			fprintf(out, "\\%c", c);
-		else if (c < ' ' || c == 0x7f)
-			fprintf(out, "\\u%04x", c);
-		else
-			fputc(c, out);
-	}
-	fputc('"', out);
-}
-
-static void json_coverage(FILE *out, const struct coverage *c)
-{
-	fprintf(out,
-		"\"text_bytes\": %llu, \"code_bytes\": %llu, \"padding_bytes\": %llu, \"safe\": "
-		"%.6f, "
-		"\"critical\": %.6f, \"unsafe\": %.6f, \"spin\": %.6f, \"bytes\": {",
-		(unsigned long long)c->text, (unsigned long long)c->code,
-		(unsigned long long)c->bytes[TABLE_PADDING], share(c->bytes[TABLE_SAFE], c->code),
-		share(c->critical, c->code), share(c->unsafe, c->code), share(c->spin, c->code));
+	json_set(object, "text_bytes", json_integer((json_int_t)c->text));
+	json_set(object, "code_bytes", json_integer((json_int_t)c->code));
+	json_set(object, "padding_bytes", json_integer((json_int_t)c->bytes[TABLE_PADDING]));
+	json_set(object, "safe", json_real(share(c->bytes[TABLE_SAFE], c->code)));
+	json_set(object, "critical", json_real(share(c->critical, c->code)));
+	json_set(object, "unsafe", json_real(share(c->unsafe, c->code)));
+	json_set(object, "spin", json_real(share(c->spin, c->code)));
 	for (int i = 0; i < TABLE_REASONS; i++)
-		fprintf(out, "\"%s\": %llu, ", table_reason_name((enum table_reason)i),
-			(unsigned long long)c->bytes[i]);
-	fprintf(out, "\"critical\": %llu, \"spin\": %llu}", (unsigned long long)c->all_critical,
-		(unsigned long long)c->spin);
+		json_set(bytes, table_reason_name((enum table_reason)i),
+			 json_integer((json_int_t)c->bytes[i]));
+	json_set(bytes, "critical", json_integer((json_int_t)c->all_critical));
+	json_set(bytes, "spin", json_integer((json_int_t)c->spin));
+	json_set(object, "bytes", bytes);
 }
 
-static void json_source(FILE *out, uint32_t source)
+static json_t *json_source(uint32_t source)
 {
 	static const char *const names[] = {"eh_frame",	  "debug_frame",    "debug_line",
 					    "debug_info", "debug_separate", "debug_alt",
 					    "symtab"};
-	const char *comma = "";
+	json_t *array = must(json_array());
 
-	fputs(", \"source\": [", out);
 	for (unsigned i = 0; i < sizeof names / sizeof *names; i++) {
-		if (source & (1u << i)) {
-			fprintf(out, "%s\"%s\"", comma, names[i]);
-			comma = ", ";
-		}
+		if ((source & (1u << i)) &&
+		    json_array_append_new(array, json_string(names[i])) != 0)
+			must(NULL);
 	}
-	fputs("], ", out);
+	return array;
 }
 
 void coverage_json(FILE *out, const struct jobs *jobs)
 {
+	json_t *report = must(json_object()), *files = must(json_array());
+	json_t *whole = must(json_object());
 	struct coverage total = {0};
 
-	fputs("{\"files\": [", out);
 	for (size_t i = 0; i < jobs->n; i++) {
 		const struct job *job = &jobs->v[i];
+		json_t *file = must(json_object());
 		struct coverage c = {0};
 
-		fprintf(out, "%s\n  {\"path\": ", i ? "," : "");
-		json_string(out, job->path);
-		fprintf(out, ", \"state\": \"%s\"", state_name(job));
-		if (job->why) {
-			fputs(", \"error\": ", out);
-			json_string(out, job->why);
-		}
+		json_set(file, "path", json_text(job->path));
+		json_set(file, "state", json_string(state_name(job)));
+		if (job->why)
+			json_set(file, "error", json_text(job->why));
 		if (job->has_header) {
 			count(&c, &job->header);
 			count(&total, &job->header);
-			json_source(out, job->header.source);
-			json_coverage(out, &c);
+			json_set(file, "source", json_source(job->header.source));
+			json_coverage(file, &c);
 		}
-		fputc('}', out);
+		if (json_array_append_new(files, file) != 0)
+			must(NULL);
 	}
-	fputs("],\n  \"total\": {", out);
-	json_coverage(out, &total);
-	fputs("}}\n", out);
+	json_set(report, "files", files);
+	json_coverage(whole, &total);
+	json_set(report, "total", whole);
+	json_print(out, report);
 }

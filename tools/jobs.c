@@ -30,15 +30,6 @@ enum {
 
 extern char **environ;
 
-static void *must(void *p)
-{
-	if (!p) {
-		fputs("preempt: out of memory\n", stderr);
-		exit(EXIT_FAILED);
-	}
-	return p;
-}
-
 void job_fail(struct job *job, const char *why)
 {
 	free(job->why);
@@ -223,6 +214,23 @@ static char *path_in_line(char *line)
 	return path;
 }
 
+// "PROGRAM: error while loading shared libraries: NAME: cannot open ...", or "NAME => not found".
+static void note_missing(struct jobs *jobs, const char *line)
+{
+	static const char error[] = "error while loading shared libraries: ";
+	const char *name = strstr(line, error);
+
+	if (name)
+		name += sizeof error - 1;
+	else if (strstr(line, " => not found"))
+		name = line + strspn(line, "\t ");
+	else
+		return;
+	if (jobs->missing++ == 0)
+		snprintf(jobs->first_missing, sizeof jobs->first_missing, "%.*s",
+			 (int)strcspn(name, ": \n"), name);
+}
+
 static void add_listed(struct jobs *jobs, FILE *list)
 {
 	char *line = NULL;
@@ -232,29 +240,36 @@ static void add_listed(struct jobs *jobs, FILE *list)
 		const char *path = path_in_line(line);
 		struct elf_file elf;
 
+		if (!path)
+			note_missing(jobs, line);
 		if (path && !open_elf(path, &elf))
 			add_elf(jobs, path, &elf, false);
 	}
 	free(line);
 }
 
-// Errors are not told: the program's start will, and no table is lost but those.
+// Errors are not told: the program's start will, and no table is lost but those. (preempt doctor tells them.)
 static void add_needed(struct jobs *jobs, const char *path, const char *linker)
 {
-	char *argv[] = {(char *)linker, (char *)"--list", (char *)path, NULL};
+	// $ORIGIN in a run path is the place of the file, not of a link to it.
+	char *real = realpath(path, NULL);
+	char *argv[] = {(char *)linker, (char *)"--list", real ? real : (char *)path, NULL};
 	posix_spawn_file_actions_t actions;
 	int fds[2], status, r;
 	FILE *list;
 	pid_t pid;
 
-	if (pipe2(fds, O_CLOEXEC) != 0)
+	if (pipe2(fds, O_CLOEXEC) != 0) {
+		free(real);
 		return;
+	}
 	if (posix_spawn_file_actions_init(&actions) != 0 ||
-	    posix_spawn_file_actions_addopen(&actions, 2, "/dev/null", O_WRONLY, 0) != 0 ||
-	    posix_spawn_file_actions_adddup2(&actions, fds[1], 1) != 0)
+	    posix_spawn_file_actions_adddup2(&actions, fds[1], 1) != 0 ||
+	    posix_spawn_file_actions_adddup2(&actions, fds[1], 2) != 0)
 		must(NULL);
 	r = posix_spawn(&pid, linker, &actions, NULL, argv, environ);
 	posix_spawn_file_actions_destroy(&actions);
+	free(real);
 	close(fds[1]);
 	list = fdopen(fds[0], "r");
 	if (r == 0 && list)
@@ -300,8 +315,7 @@ void jobs_add(struct jobs *jobs, const char *path, unsigned flags)
 
 // --- commands ---------------------------------------------------------------------------------------------
 
-// As execvp finds it. Fails when there is none.
-static bool find_command(const char *name, char ret_path[PATH_MAX])
+bool find_command(const char *name, char ret_path[PATH_MAX])
 {
 	const char *dir = getenv("PATH"), *end;
 	struct stat st;
@@ -319,8 +333,7 @@ static bool find_command(const char *name, char ret_path[PATH_MAX])
 	}
 }
 
-// The program that runs a script, also by way of env. False: it is no script.
-static bool script_interpreter(const char *path, char ret_path[PATH_MAX])
+bool script_interpreter(const char *path, char ret_path[PATH_MAX])
 {
 	char line[256], *word, *next, *save;
 	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);

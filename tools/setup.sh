@@ -68,7 +68,8 @@ configure_and_build() {
 companions=(g++ strace nginx-light golang-go nodejs libjemalloc2 libmimalloc2.0 libtcmalloc-minimal4
 	libeatmydata1 libfaketime libboost-context-dev libtbb-dev libomp-dev libclang-rt-14-dev)
 
-base=(gcc libc6-dev meson ninja-build pkg-config python3 binutils libelf-dev libdwarf-dev libzydis-dev)
+base=(gcc libc6-dev meson ninja-build pkg-config python3 binutils libelf-dev libdwarf-dev libzydis-dev
+	libjansson-dev)
 
 # --- demo -----------------------------------------------------------------------------------------
 

@@ -167,14 +167,6 @@ static bool any_bad(const struct jobs *jobs)
 	return false;
 }
 
-static int flush_output(int status)
-{
-	if (fflush(stdout) == 0 && !ferror(stdout))
-		return status;
-	fprintf(stderr, "preempt: standard output: %s\n", strerror(errno));
-	return EXIT_FAILED;
-}
-
 // --- build ----------------------------------------------------------------------------------------------------
 
 // In the background of a program, which must not feel it.
@@ -241,7 +233,7 @@ static int build(struct options *o)
 		coverage_print(stdout, &jobs);
 	status = any_bad(&jobs) && !o->helper ? EXIT_MISSING : 0;
 	jobs_free(&jobs);
-	return flush_output(status);
+	return finish_output(status);
 }
 
 // --- check ----------------------------------------------------------------------------------------------------
@@ -306,7 +298,7 @@ static int check(struct options *o)
 		coverage_print(stdout, &jobs);
 	status = any_bad(&jobs) ? EXIT_MISSING : 0;
 	jobs_free(&jobs);
-	return flush_output(status);
+	return finish_output(status);
 }
 
 // --- dump -----------------------------------------------------------------------------------------------------
@@ -399,7 +391,7 @@ static int dump(struct options *o)
 		if (r != 0)
 			status = EXIT_MISSING;
 	}
-	return flush_output(status);
+	return finish_output(status);
 }
 
 // --- run ------------------------------------------------------------------------------------------------------
@@ -448,15 +440,15 @@ void tables_before_run(const char *command, const char *library)
 
 // --- the command ----------------------------------------------------------------------------------------------
 
-void tables_help(void)
+void tables_help(FILE *out)
 {
 	for (int i = 0; i < VERBS; i++) {
 		char name[40];
 
 		snprintf(name, sizeof name, "preempt tables %s", verbs[i]);
 		if (i)
-			putchar('\n');
-		argp_help(&argps[i], stdout, ARGP_HELP_STD_HELP & ~ARGP_HELP_EXIT_OK, name);
+			fputc('\n', out);
+		argp_help(&argps[i], out, ARGP_HELP_STD_HELP & ~ARGP_HELP_EXIT_OK, name);
 	}
 }
 
@@ -471,8 +463,8 @@ int cmd_tables(int argc, char **argv)
 		;
 	if (verb == VERBS) {
 		if (argc == 2 && strcmp(argv[1], "--help") == 0) {
-			tables_help();
-			return flush_output(0);
+			tables_help(stdout);
+			return finish_output(0);
 		}
 		fputs("preempt: usage: preempt tables build|check|dump [OPTION...] FILE...\n",
 		      stderr);

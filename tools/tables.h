@@ -5,9 +5,8 @@
 #include <stdbool.h>
 #include <stdio.h>
 
+#include "command.h"
 #include "shim.h"
-
-enum { EXIT_FAILED = 125 };
 
 enum job_state {
 	JOB_TODO,
@@ -30,6 +29,8 @@ struct job {
 struct jobs {
 	struct job *v;
 	size_t n, cap;
+	size_t missing; // libraries that the dynamic linker does not find
+	char first_missing[100];
 };
 
 // --- jobs.c: which files ----------------------------------------------------------------------------
@@ -40,6 +41,10 @@ void jobs_add(struct jobs *jobs, const char *path, unsigned flags);
 // Nothing happens when there is no such command.
 void jobs_add_command(struct jobs *jobs, const char *command);
 void jobs_free(struct jobs *jobs);
+// As execvp finds it; false: there is none in PATH. A name with a slash is taken as it is.
+bool find_command(const char *name, char ret_path[PATH_MAX]);
+// The program that runs a script, also by way of env. False: it is no script.
+bool script_interpreter(const char *path, char ret_path[PATH_MAX]);
 void job_fail(struct job *job, const char *why);
 
 // --- build.c: tables by worker processes --------------------------------------------------------------
@@ -61,6 +66,6 @@ void coverage_json(FILE *out, const struct jobs *jobs);
 
 // --- tables.c ---------------------------------------------------------------------------------------------
 int cmd_tables(int argc, char **argv);
-void tables_help(void);
+void tables_help(FILE *out);
 // Before `preempt run` starts command with library: build what is missing. Never fails.
 void tables_before_run(const char *command, const char *library);

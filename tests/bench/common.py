@@ -54,6 +54,17 @@ def spread(values):
     return {"median": statistics.median(values), "min": min(values), "max": max(values)}
 
 
+def compare(base, other, better):
+    """One ratio per round in which both ran; above 1 means other is better."""
+    ratios = []
+    for b, o in zip(base, other):
+        if b is not None and o is not None:
+            top, bottom = (o, b) if better == "higher" else (b, o)
+            if bottom > 0:
+                ratios.append(top / bottom)
+    return spread(ratios)
+
+
 def number(x):
     if x is None:
         return "-"

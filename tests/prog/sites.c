@@ -257,3 +257,30 @@ CASE(sites_fork)
 	for (int i = 0; i < 3; i++)
 		CHECK_EQ(in_child(in_the_child, NULL), 0);
 }
+
+/* A child made by an instruction: nobody has told the library, and its threads are not there. Before it ends it waits as others do. */
+CASE_STRESS(sites_raw_fork)
+{
+	long long end = now(CLOCK_MONOTONIC) + lasting();
+
+	hogs_start(6);
+	do {
+		const struct timespec us = {0, 1000};
+		int status = 0, never = 0;
+		long pid = raw(SYS_fork, 0, 0, 0, 0);
+
+		if (pid == 0) {
+			raw(SYS_alarm, 20, 0, 0, 0);
+			for (int i = 0; i < 1000; i++)
+				pause_();
+			raw(SYS_sched_yield, 0, 0, 0, 0);
+			raw(SYS_nanosleep, (long)&us, 0, 0, 0);
+			raw(SYS_futex, (long)&never, FUTEX_WAIT_PRIVATE, 0, (long)&us);
+			raw(SYS_exit_group, 7, 0, 0, 0);
+		}
+		CHECK(pid > 0);
+		CHECK_EQ(calm(SYS_wait4, pid, (long)&status, 0, 0), pid);
+		CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 7);
+	} while (now(CLOCK_MONOTONIC) < end);
+	hogs_stop();
+}

@@ -142,7 +142,7 @@ def no_table_forced(cache):
         PREEMPT_FORCE_AFTER="10ms", PREEMPT_LOG="off")
 
 
-SITES = ("sites_barrier", "sites_futex", "sites_calls", "sites_cancel", "sites_fork")
+SITES = ("sites_barrier", "sites_futex", "sites_calls", "sites_cancel", "sites_fork", "sites_raw_fork")
 
 
 @check

@@ -247,6 +247,51 @@ behind_\name:
 	step	step_call, syscall
 	wall	wall11
 
+	// Of the cave only bytes 47 to 54 are in reach.
+	.globl	cave_tail
+cave_tail:
+	.rept	55
+	nop
+	.endr
+	begin	spin_tail
+	.globl	site_of_spin_tail
+	.rept	59
+	inc	%eax
+	.endr
+site_of_spin_tail:
+1:	pause
+	dec	%rdi
+	jnz	1b
+	ret
+	end	spin_tail
+	wall	wall12
+
+	// Data: no filling.
+	spin	spin_zeros
+	.zero	16
+	wall	wall13
+
+	// Filling that somebody looks at, and a system call.
+	spin	spin_mentioned
+mentioned:
+	.nops	8
+	begin	mentions
+	leaq	mentioned+4(%rip), %rax
+	leaq	behind_call_mentioned(%rip), %rdx
+	ret
+	end	mentions
+	wall	wall14
+	begin	call_mentioned
+	movl	%edi, %eax
+	.globl	site_of_call_mentioned
+site_of_call_mentioned:
+	syscall
+behind_call_mentioned:
+	ret
+	end	call_mentioned
+	.nops	8
+	wall	wall15
+
 	.data
 	.p2align 6
 	.globl	state_in, state_out, state_sp, state_damaged

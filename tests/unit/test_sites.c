@@ -1,102 +1,22 @@
-// test_sites.c: instructions of a real module are rewritten, by the table that the real compiler makes of it. The module lies near the
-// core or far from it, and each function of it is there for one thing: sites_plugin.S.
+// test_sites.c: which instructions of a module are rewritten, and that nothing else changes for who executes them. The module lies near
+// the core or far from it.
 
 #include <dlfcn.h>
 #include <fcntl.h>
 #include <link.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unwind.h>
 
-#include "compiler.h"
-#include "site.h"
-#include "unit.h"
+#include "sites.h"
 
 enum { RCX = 2, RAX = 0, R11 = 10, NREGS = 15, FLAGS = 15 };
 
-static void *plugin;
-static struct table table;
-static struct buffer buffer;
-static struct mapped *module;
 static struct g self;
-static int64_t clock_now;
-
-static void *symbol(const char *name)
-{
-	void *p = dlsym(plugin, name);
-
-	ck_assert_msg(p != NULL, "%s", name);
-	return p;
-}
-
-static uint8_t *site(const char *name)
-{
-	char buf[64];
-
-	snprintf(buf, sizeof buf, "site_of_%s", name);
-	return symbol(buf);
-}
-
-static bool rewritten(const char *name)
-{
-	return site(name)[0] == 0xeb;
-}
-
-// As loading.c would: one module with its table.
-static void add_module(void)
-{
-	struct loaded_object object;
-
-	ck_assert_int_eq(modules_find_object(symbol("spin_plain"), &object), 0);
-	if (!modules)
-		modules = os_mmap(sizeof *modules);
-	memset(modules, 0, sizeof *modules);
-	module = &modules->v[0];
-	module->start = (uintptr_t)object.map_start;
-	module->end = (uintptr_t)object.map_end;
-	module->by_id = true;
-	module->own = table;
-	module->table = &module->own;
-	module->state = TABLE_LOADED;
-	modules->n = 1;
-	modules->index[modules_hash(module->start) % MODULES_INDEX] = 1;
-}
-
-static void load(void)
-{
-	plugin = dlopen(PLUGIN, RTLD_NOW);
-	ck_assert_msg(plugin != NULL, "%s", dlerror());
-}
-
-static void setup(void)
-{
-	const char *why = "";
-
-	unit_config();
-	config.log = LOG_INFO;
-	sched.pid = getpid();
-	modules_find_object =
-		(modules_find_object_fn *)dlvsym(RTLD_DEFAULT, "_dl_find_object", "GLIBC_2.35");
-	ck_assert(modules_find_object != NULL);
-	ck_assert_int_eq(sched_init(1), 0);
-	load();
-	ck_assert_msg(compile_module(PLUGIN, "critical_*", false, &buffer, &why) == 0, "%s", why);
-	ck_assert_ptr_null(table_check(buffer.data, buffer.size, &table));
-	add_module();
-}
-
-// sysmon's calls, until there is nothing to be done for a while.
-static void rewrite(void)
-{
-	for (int quiet = 0; quiet < 50;) {
-		clock_now += 5000000;
-		sites_poll(clock_now);
-		quiet = module->sites == SITES_YOUNG || helper_calling() ? 0 : quiet + 1;
-		usleep(100);
-	}
-}
 
 static void become(void)
 {
@@ -128,8 +48,12 @@ START_TEST(chosen)
 	ck_assert_mem_eq(site("critical_spin"), "\xf3\x90", 2);
 	ck_assert_mem_eq(site("spin_fall"), "\xf3\x90", 2);
 	ck_assert_mem_eq(site("spin_cross"), "\xf3\x90", 2);
+	ck_assert_mem_eq(site("spin_zeros"), "\xf3\x90", 2);
+	ck_assert_mem_eq(site("spin_mentioned"), "\xf3\x90", 2);
+	ck_assert_mem_eq(site("call_mentioned"), "\x0f\x05", 2);
 	ck_assert(rewritten("spin_differs"));
-	ck_assert_uint_eq(stats.spin_sites, 6);
+	ck_assert(rewritten("spin_tail"));
+	ck_assert_uint_eq(stats.spin_sites, 7);
 	// The first jump of the chain is a short one, too.
 	ck_assert_uint_eq(site("spin_chain")[2 + (int8_t)site("spin_chain")[1]], 0xeb);
 	for (int i = 0; i < 2; i++) { // without demand, and with
@@ -170,6 +94,69 @@ START_TEST(counted)
 }
 END_TEST
 
+// Who runs on credit has no P to give away, and goes on until sysmon says that the credit is used up.
+START_TEST(on_credit)
+{
+	rewrite();
+	become();
+	store_relaxed(&sched.active, PHASE_ACTIVE);
+	sched.demand = 1;
+	call("spin_plain", 100);
+	ck_assert_uint_eq(stats.spin_yields, 0);
+	ck_assert_int_eq(self.status, G_RUNNING);
+	self.preempt = true;
+	call("spin_plain", 100); // the P idles: it takes it
+	ck_assert_uint_gt(stats.spin_yields, 0);
+	ck_assert_ptr_nonnull(self.p);
+}
+END_TEST
+
+// Whose slice is over stops at the next PAUSE, not at the 24th, but for a while with locks held: in our text no signal stops it.
+START_TEST(asked_to_yield)
+{
+	rewrite();
+	become();
+	sched.demand = 1;
+	self.preempt = true;
+	self.locks = 1;
+	call("spin_plain", 1);
+	ck_assert(self.preempt);
+	ck_assert_uint_eq(tls.pauses, 1);
+	self.grace_over = true;
+	call("spin_plain", 1);
+	ck_assert(!self.preempt);
+	ck_assert_uint_eq(stats.preempt_cooperative, 1);
+	ck_assert_uint_eq(tls.pauses, 1);
+}
+END_TEST
+
+// A fork that is an instruction of the program tells nobody: the child has a copy of the G, and of the Gs that wait. It does not
+// wait for these.
+START_TEST(forked_unseen)
+{
+	int status;
+	pid_t pid;
+
+	rewrite();
+	become();
+	sched.demand = 1;
+	ck_assert(sites_here());
+	pid = fork();
+	if (pid == 0) {
+		if (sites_here())
+			_exit(1);
+		self.preempt = true;
+		call("spin_plain", 100);
+		if (!self.preempt || stats.spin_yields)
+			_exit(2);
+		sites_poll(clock_now); // a sysmon of its own: it is no copy any more
+		_exit(sites_here() ? 0 : 3);
+	}
+	ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+	ck_assert_int_eq(status, 0);
+}
+END_TEST
+
 START_TEST(not_with_sample)
 {
 	config.spin = SPIN_SAMPLE;
@@ -179,6 +166,24 @@ START_TEST(not_with_sample)
 	config.spin = SPIN_OFF;
 	rewrite();
 	ck_assert_mem_eq(site("spin_plain"), "\xf3\x90", 2);
+}
+END_TEST
+
+// Our own text is left alone, whatever the file is called.
+START_TEST(not_ours)
+{
+	bool stop = false;
+	struct loaded_object object;
+	struct text_patch patch = {.at = (uintptr_t)text_write, .size = 2};
+	struct text_order order = {.pid = getpid(), .v = {&patch}, .n = {1}, .stop = &stop};
+
+	ck_assert_int_eq(modules_find_object((void *)text_write, &object), 0);
+	order.start = (uintptr_t)object.map_start;
+	order.end = (uintptr_t)object.map_end;
+	memcpy(patch.was, (const void *)text_write, 2);
+	memcpy(patch.is, patch.was, 2);
+	ck_assert_int_eq(text_write(&order), -EPERM);
+	ck_assert_uint_eq(order.pages, 0);
 }
 END_TEST
 
@@ -212,48 +217,19 @@ START_TEST(cave_in_use)
 }
 END_TEST
 
-// Text that is not what it was mapped from: nothing is touched.
-START_TEST(not_from_a_file)
+// A cave that is in use where we would have written to, although not at its beginning.
+START_TEST(cave_tail_in_use)
 {
-	uintptr_t page = (uintptr_t)site("spin_plain") & -(uintptr_t)4096;
-	static char copy[4096];
+	uint8_t *p = symbol("cave_tail");
+	void *page = (void *)((uintptr_t)p & -(uintptr_t)4096);
 
-	memcpy(copy, (void *)page, 4096);
-	ck_assert(mmap((void *)page, 4096, PROT_READ | PROT_WRITE,
-		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == (void *)page);
-	memcpy((void *)page, copy, 4096);
-	mprotect((void *)page, 4096, PROT_READ | PROT_EXEC);
+	ck_assert_int_eq(mprotect(page, 4096, PROT_READ | PROT_WRITE), 0);
+	p[51] = 0x55;
+	ck_assert_int_eq(mprotect(page, 4096, PROT_READ | PROT_EXEC), 0);
 	rewrite();
-	ck_assert_mem_eq(site("spin_plain"), "\xf3\x90", 2);
-	ck_assert_mem_eq(site("step_call"), "\x0f\x05", 2);
-}
-END_TEST
-
-// Profilers and crash reports look into /proc/self/maps; and nothing may be writable and executable.
-START_TEST(maps_as_before)
-{
-	char line[512], path[256], perm[8];
-	uintptr_t start, end, covered = module->start;
-	unsigned long offset, inode;
-	FILE *f;
-
-	rewrite();
+	ck_assert_uint_eq(p[51], 0x55);
+	ck_assert_mem_eq(site("spin_tail"), "\xf3\x90", 2);
 	ck_assert(rewritten("spin_plain"));
-	f = fopen("/proc/self/maps", "r");
-	while (fgets(line, sizeof line, f)) {
-		path[0] = 0;
-		ck_assert_int_ge(sscanf(line, "%lx-%lx %7s %lx %*s %lu %255s", &start, &end, perm,
-					&offset, &inode, path),
-				 5);
-		ck_assert_msg(!(strchr(perm, 'w') && strchr(perm, 'x')), "%s", line);
-		if (start < module->start || start >= module->end)
-			continue;
-		ck_assert_uint_eq(start, covered);
-		covered = end;
-		ck_assert_msg(strstr(path, "sites_plugin") != NULL, "%s", line);
-	}
-	fclose(f);
-	ck_assert_uint_ge(covered, module->end & -(uintptr_t)4096);
 }
 END_TEST
 
@@ -289,6 +265,78 @@ START_TEST(unloaded)
 }
 END_TEST
 
+// A module that is gone for good when its instructions were about to be written: others get their turn.
+START_TEST(gone)
+{
+	void *place = (void *)module->start;
+	size_t size = module->end - module->start;
+
+	modules_unload(true);
+	rewrite(); // planned, not written
+	dlclose(plugin);
+	modules_unload(false);
+	ck_assert(mmap(place, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE,
+		       -1, 0) == place);
+	rewrite();
+	load();
+	add_module();
+	ck_assert_ptr_ne((void *)module->start, place);
+	rewrite();
+	ck_assert(rewritten("spin_plain"));
+}
+END_TEST
+
+// The process that writes was killed between caves and sites: the jumps that are there are used.
+START_TEST(broken_off)
+{
+	struct text_patch jump = {
+		.at = (uintptr_t)site("spin_plain"), .size = 2, .is = {0xf3, 0x90}};
+	bool never = false;
+	struct text_order order = {.start = module->start,
+				   .end = module->end,
+				   .pid = getpid(),
+				   .v = {NULL, &jump},
+				   .n = {0, 1},
+				   .stop = &never};
+
+	rewrite();
+	memcpy(jump.was, site("spin_plain"), 2);
+	ck_assert_int_eq(text_write(&order), 0);
+	ck_assert(!rewritten("spin_plain"));
+	module->sites = SITES_NEW;
+	rewrite();
+	ck_assert_mem_eq(site("spin_plain"), jump.was, 2);
+	become();
+	sched.demand = 1;
+	call("spin_plain", 5);
+	ck_assert_uint_eq(tls.pauses, 5);
+}
+END_TEST
+
+// The process that writes is killed: it is said to write no longer, and the next one does the work.
+START_TEST(killed)
+{
+	cpu_set_t one;
+	int64_t before;
+
+	CPU_ZERO(&one); // the other process does not run before we have killed it, mostly
+	CPU_SET(sched_getcpu(), &one);
+	sched_setaffinity(0, sizeof one, &one);
+	for (int i = 0; i < 1000 && !helper_calling(); i++) { // it may be over by then
+		clock_now += 5000000;
+		sites_poll(clock_now);
+	}
+	helper_leave();
+	before = os_nanotime();
+	sites_settle();
+	ck_assert_int_lt(os_nanotime() - before, 500000000);
+	helper_stay();
+	rewrite();
+	ck_assert(rewritten("spin_plain"));
+	ck_assert(rewritten("step_call"));
+}
+END_TEST
+
 // While dlclose runs nothing is begun.
 START_TEST(unloading)
 {
@@ -301,66 +349,10 @@ START_TEST(unloading)
 }
 END_TEST
 
-// --- text that is executed ----------------------------------------------------------------------------------
-
-static bool over;
-
-static void *spinner(void *arg)
-{
-	long *rounds = arg;
-
-	while (!load_relaxed(&over)) {
-		call("spin_plain", 50);
-		call("spin_inside", 50);
-		call("spin_chain", 50);
-		(*rounds)++;
-	}
-	return NULL;
-}
-
-// Four threads execute what is written to, again and again.
-START_TEST(executed)
-{
-	long rounds[4][8] = {{0}};
-	pthread_t t[4];
-	struct text_patch caves[1], jumps[1];
-	struct text_order order = {.start = module->start,
-				   .end = module->end,
-				   .pid = getpid(),
-				   .v = {caves, jumps},
-				   .n = {1, 1},
-				   .stop = &over};
-	uint8_t *p = site("spin_plain");
-
-	for (int i = 0; i < 4; i++)
-		pthread_create(&t[i], NULL, spinner, rounds[i]);
-	rewrite();
-	ck_assert(rewritten("spin_plain"));
-	// On and off. As the first patch one that changes nothing.
-	for (int i = 0; i < 300; i++) {
-		uint8_t on[2] = {p[0], p[1]};
-
-		caves[0] = (struct text_patch){.at = (uintptr_t)p, .size = 2};
-		memcpy(caves[0].was, on, 2);
-		memcpy(caves[0].is, "\xf3\x90", 2);
-		jumps[0] = caves[0];
-		memcpy(jumps[0].was, "\xf3\x90", 2);
-		memcpy(jumps[0].is, on, 2);
-		order.pages = 0;
-		ck_assert_int_eq(text_write(&order), 0);
-		ck_assert_uint_eq(order.pages, 2);
-	}
-	over = true;
-	for (int i = 0; i < 4; i++) {
-		pthread_join(t[i], NULL);
-		ck_assert_int_gt(rounds[i][0], 0);
-	}
-}
-END_TEST
-
 // --- registers, stack, frames ---------------------------------------------------------------------------------
 
 static uint64_t *in, *out;
+static uint32_t word;
 
 static void fill(long nr)
 {
@@ -415,7 +407,7 @@ START_TEST(kept)
 				compare(true, (uint64_t)-EBADF);
 				fill(SYS_futex);
 				in[4] = 1; // wakes nobody
-				in[5] = (uint64_t)&over;
+				in[5] = (uint64_t)&word;
 				call("step_call", 0);
 				compare(true, 0);
 			}
@@ -427,6 +419,7 @@ END_TEST
 static struct {
 	uintptr_t lo, hi, cfa; // the function that is stepped through
 	unsigned steps, ours, lost;
+	uintptr_t least, most; // of the stack pointer in our text
 	bool found, caller;
 } walk;
 
@@ -461,8 +454,12 @@ static void on_step(int sig, siginfo_t *info, void *context)
 	if (pc >= (uintptr_t)__executable_start && pc < (uintptr_t)etext) {
 		bool stub = pc - text < SITE_DISTANCE;
 
+		uintptr_t sp = (uintptr_t)uc->uc_mcontext.gregs[REG_RSP];
+
 		// A call of the C library from the core would be none of ours.
 		walk.ours += stub;
+		walk.least = walk.least && walk.least < sp ? walk.least : sp;
+		walk.most = walk.most > sp ? walk.most : sp;
 		walk.found = walk.caller = false;
 		_Unwind_Backtrace(frame, NULL);
 		if (!walk.found || !walk.caller)
@@ -505,21 +502,44 @@ START_TEST(unwound)
 }
 END_TEST
 
+// Runtimes with small stacks of their own have some hundred bytes left where they spin or call the kernel: Go 800 in what is not
+// to grow the stack.
+START_TEST(stack_needed)
+{
+	rewrite();
+	become();
+	stack_is(0, 0); // a coroutine's
+	sched.demand = 1;
+	tls.pauses = 1000;
+	self.preempt = true;
+	step_through("step_pause", -1);
+	ck_assert_uint_le(walk.most - walk.least, 400);
+	step_through("step_call", SYS_futex);
+	ck_assert_uint_le(walk.most - walk.least, 400);
+}
+END_TEST
+
 static void add(TCase *tc)
 {
 	tcase_add_checked_fixture(tc, setup, NULL);
 	tcase_add_test(tc, chosen);
 	tcase_add_test(tc, counted);
+	tcase_add_test(tc, on_credit);
+	tcase_add_test(tc, asked_to_yield);
+	tcase_add_test(tc, forked_unseen);
 	tcase_add_test(tc, not_with_sample);
+	tcase_add_test(tc, not_ours);
 	tcase_add_test(tc, differs);
 	tcase_add_test(tc, cave_in_use);
-	tcase_add_test(tc, not_from_a_file);
-	tcase_add_test(tc, maps_as_before);
+	tcase_add_test(tc, cave_tail_in_use);
 	tcase_add_test(tc, unloaded);
+	tcase_add_test(tc, gone);
+	tcase_add_test(tc, broken_off);
+	tcase_add_test(tc, killed);
 	tcase_add_test(tc, unloading);
-	tcase_add_test(tc, executed);
 	tcase_add_test(tc, kept);
 	tcase_add_test(tc, unwound);
+	tcase_add_test(tc, stack_needed);
 }
 
 int main(void)

@@ -9,8 +9,9 @@
 //  - between two functions: nothing but filling from the end of one to the beginning of the other, no symbol in it,
 //    and no jump of any function into it;
 //  - inside a function: no direct jump into it or to its beginning, and no indirect jump in the function, whose table may
-//    lead anywhere.
-// int3 and zeros count as no-ops do, for they are no code either way.
+//    lead anywhere;
+//  - no instruction mentions an address in it.
+// int3 counts as no-ops do, for it is no code either way. Zeros do not: hand-written assembly keeps constants in text.
 //
 // Rejected: filling after calls of functions that do not return (nothing says that they do not); after the last
 // function, and in the gaps of hand-written assembly without CFI (who knows what is there).
@@ -21,12 +22,17 @@
 
 enum { MIN_CAVE = 2 }; // bytes: a jump to another cave
 
+static size_t filler(const uint8_t *p, size_t n)
+{
+	return n > 0 && p[0] == 0 ? 0 : table_filler(p, n);
+}
+
 bool only_filler(const uint8_t *bytes, size_t n)
 {
 	size_t i = 0;
 
 	while (i < n) {
-		size_t len = table_filler(bytes + i, n - i);
+		size_t len = filler(bytes + i, n - i);
 
 		if (len == 0)
 			return false;
@@ -79,7 +85,7 @@ int caves_inside(const struct decoders *dec, const struct unit *u, struct marks 
 		if (!insn_decode(dec, u, pc, &in) || indirect_jump(&in))
 			return 0;
 		flow = insn_flow(&in, &target);
-		if (!(after || more) || table_filler(in.bytes, in.next - pc) != in.next - pc)
+		if (!(after || more) || filler(in.bytes, in.next - pc) != in.next - pc)
 			continue;
 		if (more) {
 			v[n - 1].hi = in.next;
@@ -114,11 +120,11 @@ static int by_address(const void *a, const void *b)
 
 void caves_entered(struct marks *marks, const struct code_facts *facts)
 {
-	size_t n = facts->njumps;
+	size_t n = facts->njumps + facts->nrefs;
 	uint64_t *jumps = malloc((n + 1) * sizeof(*jumps));
 
 	for (size_t i = 0; jumps && i < n; i++)
-		jumps[i] = facts->jumps[i];
+		jumps[i] = i < facts->njumps ? facts->jumps[i] : facts->refs[i - facts->njumps];
 	if (jumps)
 		qsort(jumps, n, sizeof(*jumps), by_address);
 	for (size_t i = 0; i < marks->n; i++) {

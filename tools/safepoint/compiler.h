@@ -125,6 +125,8 @@ struct code_facts {
 	size_t n, cap;
 	uint64_t *jumps;
 	size_t njumps, jumps_cap;
+	uint64_t *refs; // addresses in text that instructions mention, but for jumps and calls
+	size_t nrefs, refs_cap;
 };
 void code_facts_free(struct code_facts *facts);
 

@@ -74,6 +74,7 @@ void code_facts_free(struct code_facts *facts)
 {
 	free(facts->funcs);
 	free(facts->jumps);
+	free(facts->refs);
 	memset(facts, 0, sizeof(*facts));
 }
 
@@ -292,6 +293,44 @@ static void site_jumps(struct scan *sc, const struct unit *u, size_t first)
 	}
 }
 
+// The instruction mentions an address relative to itself. What lies in text and is neither jumped to nor called, but mentioned, is
+// data, or compared with the PC of a signal.
+static int refers(struct scan *sc, const struct insn *in)
+{
+	const struct module *m = sc->m;
+	struct code_facts *facts = sc->facts;
+	uint64_t target = in->next + (uint64_t)in->d.raw.disp.value;
+	int r;
+
+	if (in->d.raw.disp.size != 32 || in->d.raw.modrm.mod != 0 || in->d.raw.modrm.rm != 5 ||
+	    target < m->text[0].addr ||
+	    target > m->text[m->ntext - 1].addr + m->text[m->ntext - 1].size)
+		return 0;
+	r = reserve(&facts->refs, facts->nrefs, &facts->refs_cap, sizeof(*facts->refs));
+	if (r == 0)
+		facts->refs[facts->nrefs++] = target;
+	return r;
+}
+
+// Who asks whether a PC is before or behind a system call wants it to be made there: emulators do so, and libraries with cancellation of
+// their own.
+static int site_mentioned(struct scan *sc, uint64_t target)
+{
+	size_t lo = 0, hi = sc->nsites;
+
+	while (lo < hi) {
+		size_t mid = lo + (hi - lo) / 2;
+
+		if (sc->sites[mid].pc + 2 < target)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	if (lo == sc->nsites || sc->sites[lo].pc > target)
+		return 0;
+	return marks_add(sc->marks, MARK_CRITICAL, sc->sites[lo].pc, sc->sites[lo].pc + 2, 0);
+}
+
 static int jump_out(struct scan *sc, struct code_func *f, uint64_t target)
 {
 	struct code_facts *facts = sc->facts;
@@ -386,6 +425,9 @@ static int scan_unit(struct scan *sc, const struct unit *u)
 		}
 		if (is_lock(&in))
 			f.locks = true;
+		r = refers(sc, &in);
+		if (r < 0)
+			return r;
 		if ((flow == FLOW_COND || flow == FLOW_JUMP)) {
 			if (target < u->lo || target >= u->hi)
 				r = jump_out(sc, &f, target);
@@ -585,6 +627,8 @@ int insn_scan(const struct module *m, const struct cfi *cfi, struct marks *marks
 	for (size_t i = 0; !r && i < sc.nsites; i++)
 		r = marks_add(marks, MARK_SYSCALL, sc.sites[i].pc, sc.sites[i].pc + 2,
 			      sc.sites[i].mov ? sc.sites[i].nr : -1);
+	for (size_t i = 0; !r && sc.nsites && i < facts->nrefs; i++)
+		r = site_mentioned(&sc, facts->refs[i]);
 	if (!r)
 		caves_entered(marks, facts);
 	free(sc.sites);

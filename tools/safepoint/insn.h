@@ -124,7 +124,7 @@ int spin_loop(const struct decoders *dec, const struct unit *u, uint64_t top, ui
 bool only_filler(const uint8_t *bytes, size_t n); // and something
 int caves_inside(const struct decoders *dec, const struct unit *u,
 		 struct marks *marks); // 0 or -errno
-// Takes back those that a jump from another function leads to.
+// Takes back those that a jump from another function leads to, or whose address is taken anywhere.
 void caves_entered(struct marks *marks, const struct code_facts *facts);
 
 const struct cfi_row *unit_row(const struct unit *u, uint64_t addr); // or NULL

@@ -22,35 +22,9 @@
 
 #include <errno.h>
 
-#include "shim.h"
+#include "lot.h"
 
-enum { LOT_BUCKETS = 1024 };
-
-struct bucket {
-	struct lock lock;
-	uint32_t waiters; // length of the queue; written under lock, read by releasers without
-	struct g *head, *tail;
-	struct g *claims; // writers that readers must not pass; written under lock
-} __attribute__((aligned(64)));
-
-static struct bucket lot[LOT_BUCKETS];
-
-static struct bucket *bucket_of(const void *addr)
-{
-	return &lot[(uintptr_t)addr * 0x9e3779b97f4a7c15u >> (64 - 10)];
-}
-
-static void bucket_lock(struct bucket *b)
-{
-	critical_enter();
-	lock_acquire(&b->lock);
-}
-
-static void bucket_unlock(struct bucket *b)
-{
-	lock_release(&b->lock);
-	critical_leave();
-}
+struct bucket lot[LOT_BUCKETS];
 
 // The bucket's lock must be held.
 static void append(struct bucket *b, struct g *gp, const void *addr)
@@ -63,11 +37,11 @@ static void append(struct bucket *b, struct g *gp, const void *addr)
 	else
 		b->head = gp;
 	b->tail = gp;
-	fetch_add(&b->waiters, 1); // before the waiter's second try; pairs with lot_has_waiters
+	fetch_add(&b->waiters,
+		  lot_count(gp)); // before the waiter's second try; pairs with lot_has_waiters
 }
 
-// The bucket's lock must be held.
-static void removeg(struct bucket *b, struct g *gp)
+void lot_remove(struct bucket *b, struct g *gp)
 {
 	if (gp->waitprev)
 		gp->waitprev->waitnext = gp->waitnext;
@@ -78,7 +52,7 @@ static void removeg(struct bucket *b, struct g *gp)
 	else
 		b->tail = gp->waitprev;
 	store_relaxed(&gp->waitaddr, NULL);
-	store_relaxed(&b->waiters, b->waiters - 1);
+	store_relaxed(&b->waiters, b->waiters - lot_count(gp));
 }
 
 void lot_enqueue(struct g *gp, const void *addr, int kind)
@@ -105,7 +79,7 @@ bool lot_leave(struct g *gp)
 		bucket_lock(b);
 		here = gp->waitaddr == addr; // else it was taken or moved meanwhile
 		if (here)
-			removeg(b, gp);
+			lot_remove(b, gp);
 		bucket_unlock(b);
 		if (here)
 			return true;
@@ -368,7 +342,7 @@ static struct g *take_locked(struct bucket *b, const void *addr, int n, bool rwl
 
 	for (struct g *gp = b->head; gp && n > 0; gp = next) {
 		next = gp->waitnext;
-		if (gp->waitaddr != addr)
+		if (gp->waitaddr != addr || gp->waitkind == LOT_BARRED)
 			continue;
 		if (gp->waitkind == LOT_TRIER) {
 			trier = trier ? trier : gp;
@@ -378,7 +352,7 @@ static struct g *take_locked(struct bucket *b, const void *addr, int n, bool rwl
 			continue; // who claims it but is not queued is awake, and tries
 		if (rwlock && list && gp->waitkind == LOT_WRITER)
 			break;
-		removeg(b, gp);
+		lot_remove(b, gp);
 		gp->waitnext = NULL;
 		*end = gp;
 		end = &gp->waitnext;
@@ -387,7 +361,7 @@ static struct g *take_locked(struct bucket *b, const void *addr, int n, bool rwl
 			break;
 	}
 	if (!list && trier) {
-		removeg(b, trier);
+		lot_remove(b, trier);
 		trier->waitnext = NULL;
 		list = trier;
 	}
@@ -406,7 +380,7 @@ static struct g *take(const void *addr, int n, bool rwlock)
 	return list;
 }
 
-static int ready_all(struct g *list)
+int lot_ready_all(struct g *list)
 {
 	int n = 0;
 
@@ -420,7 +394,7 @@ static int ready_all(struct g *list)
 int lot_wake(const void *addr, int n)
 {
 	critical_enter();
-	n = ready_all(take(addr, n, false));
+	n = lot_ready_all(take(addr, n, false));
 	critical_leave();
 	return n;
 }
@@ -430,7 +404,7 @@ int lot_wake_rwlock(const void *addr)
 	int n;
 
 	critical_enter();
-	n = ready_all(take(addr, INT32_MAX, true));
+	n = lot_ready_all(take(addr, INT32_MAX, true));
 	critical_leave();
 	return n;
 }
@@ -498,12 +472,12 @@ void lot_wake_moved(const void *mutex)
 		next = gp->waitnext;
 		if (gp->waitaddr != mutex || !gp->waitmoved)
 			continue;
-		removeg(b, gp);
+		lot_remove(b, gp);
 		gp->waitnext = list; // all of them, so their order does not matter
 		list = gp;
 	}
 	bucket_unlock(b);
-	ready_all(list);
+	lot_ready_all(list);
 	critical_leave();
 }
 
@@ -529,7 +503,7 @@ bool lot_barrier(struct g *gp, const void *addr, unsigned count)
 	}
 	bucket_unlock(b);
 	if (last) {
-		ready_all(list);
+		lot_ready_all(list);
 		critical_leave();
 	} else {
 		lot_wait(gp, WAIT_BARRIER, NULL, 0);

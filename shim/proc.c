@@ -40,45 +40,6 @@ __thread struct tls tls __attribute__((tls_model("initial-exec"), visibility("hi
 
 // --- Ps -------------------------------------------------------------------------------------------
 
-static void pinit(uint32_t id)
-{
-	struct p *pp = &sched.allp[id];
-
-	pp->id = id;
-	pp->rand = id * 2654435761u + 1;
-	pp->word = P_SEQ_ONE | P_DEAD;
-}
-
-// Put a pinned P into the idle list. sched.lock must be held.
-static void pidleput(struct p *pp)
-{
-	pp->g = NULL;
-	pp->freed_by = NULL; // nobody has used what was given up
-	pp->link = sched.pidle;
-	sched.pidle = pp;
-	store_release(&pp->word,
-		      P_SEQ(pp->word) | P_IDLE); // for readers of the state; list is locked
-	fetch_add(&sched.npidle, 1); // before the caller looks at the queues; pairs with ready()
-}
-
-// Take an idle P, pinned, or NULL.
-static struct p *pidleget(void)
-{
-	struct p *pp;
-
-	if (load_relaxed(&sched.npidle) == 0)
-		return NULL;
-	lock_acquire(&sched.lock);
-	pp = unlikely(sched.stopping) ? NULL : sched.pidle;
-	if (pp) {
-		sched.pidle = pp->link;
-		fetch_sub(&sched.npidle, 1);			     // under the lock
-		store_release(&pp->word, P_SEQ(pp->word) | P_SCHED); // as in pidleput
-	}
-	lock_release(&sched.lock);
-	return pp;
-}
-
 // Pin the P of the calling G. NULL: it has none (any more).
 struct p *pin(struct g *gp)
 {
@@ -121,7 +82,8 @@ static void wirep(struct p *pp, struct g *gp, int64_t now, bool inherit)
 	gp->spun_ns = gp->idle_ns = 0;
 	gp->run_since = now;
 	gp->grace_over = false;
-	store_relaxed(&pp->resched, 0);
+	// Who goes on with a slice goes on with what was asked of it.
+	store_relaxed(&pp->resched, inherit && pp->resched ? seq | P_RUNNING : 0);
 	store_relaxed(&gp->force, false);
 	store_relaxed(&gp->preempt, false);
 	store_relaxed(&gp->status, G_RUNNING);
@@ -207,7 +169,7 @@ void handoffp(struct p *pp)
 }
 
 // Work was queued without a P at hand: let an idle P, if there is one, take it. Else one whose holder sleeps.
-static void wakep(int64_t now)
+void wakep(int64_t now)
 {
 	struct p *pp;
 
@@ -380,25 +342,27 @@ int park_wait_since(struct g *gp, const struct deadline *until, unsigned flags,
 	else
 		fetch_and(&gp->note, // against grant
 			  ~(uint32_t)(NOTE_SLEEPING | (r == -ECANCELED ? NOTE_CANCEL : 0)));
+	if (r == 0 && gp->p)
+		store_relaxed(&gp->p->cpu, os_getcpu()); // a hint: the P may have been retaken
 	compiler_barrier();
 	if (r == 0)
 		gp->waiting = false; // else the caller still has to settle who ends the wait
 	return r;
 }
 
-// gp was woken and queued: ask who runs with less right to a P for it. gp may have been granted one meanwhile; then
-// somebody yields in vain. Executed with critical > 0.
+// gp was woken and queued: ask who runs with less right to a P for it, unless gp has been granted one meanwhile (wakep). Executed with
+// critical > 0.
 static void make_room(const struct g *gp, const struct g *self, int64_t now)
 {
 	uint64_t word;
 	int64_t at;
 	struct p *pp;
 
-	if (!sched.policy->victim)
+	if (!sched.policy->victim || load_relaxed(&gp->status) != G_RUNNABLE)
 		return;
 	pp = sched.policy->victim(gp, self, now, &word, &at);
 	if (pp)
-		sysmon_ask(pp, word, at, self);
+		sysmon_ask(pp, word, at, gp, self);
 }
 
 // The calling thread holds no P and is in no run queue: take an idle P, or run on without, or queue for one.
@@ -855,51 +819,4 @@ void sched_reset_in_child(void)
 	sched.watch_idle = 0;
 	sched.start_time = 0;
 	store_relaxed(&sched.active, PHASE_DORMANT);
-}
-
-// Change the number of Ps. Growing: new Ps become idle and take waiting work. Shrinking: idle Ps die
-// now, the others when they are next let go of; their holders are asked to yield.
-void procresize(int nprocs)
-{
-	uint32_t n = (uint32_t)nprocs, old;
-	struct p **link;
-
-	if (nprocs < 1 || nprocs > MAX_PROCS)
-		return;
-	critical_enter();
-	lock_acquire(&sched.lock);
-	old = sched.nprocs;
-	for (; sched.nprocs_made < n; sched.nprocs_made++)
-		pinit(sched.nprocs_made);
-	store_relaxed(&sched.nprocs, n);
-	for (uint32_t i = old; i < n; i++)
-		if (P_STATE(sched.allp[i].word) == P_DEAD)
-			pidleput(&sched.allp[i]);
-	for (link = &sched.pidle; *link;) {
-		struct p *pp = *link;
-
-		if (pp->id < n) {
-			link = &pp->link;
-			continue;
-		}
-		*link = pp->link;
-		fetch_sub(&sched.npidle, 1);			    // under the lock
-		store_release(&pp->word, P_SEQ(pp->word) | P_DEAD); // as in schedule
-	}
-	lock_release(&sched.lock);
-	for (uint32_t i = n; i < old; i++) {
-		struct g *gp = load_relaxed(&sched.allp[i].g); // type-stable, may be out of date
-
-		if (gp)
-			store_relaxed(&gp->preempt, true);
-	}
-	wakep(os_nanotime());
-	critical_leave();
-}
-
-// There is no sysmon (any more): nobody waits for a P from here on. Those who do, get new ones.
-void sched_open(void)
-{
-	store_relaxed(&sched.open, true);
-	procresize(MAX_PROCS);
 }

@@ -62,6 +62,12 @@ size_t g_altstack_size(void);
 void g_has_tid(struct g *gp);	 // so that it is found; the last one with the same hash is
 struct g *g_queued(int32_t tid); // the G of this thread, if it wants a P and has none; a hint
 
+// --- idle.c: the Ps, and which are idle ----------------------------------------------------------
+void pidleput(struct p *pp); // pinned; sched.lock must be held
+struct p *pidleget(void);    // pinned, or NULL
+void procresize(int nprocs);
+void sched_open(void); // no sysmon: let everybody run
+
 // --- runq.c: the queues of policy go ------------------------------------------------------------
 void runqput(struct p *pp, struct g *gp, bool next);
 struct g *runqget(struct p *pp, bool *ret_inherit);
@@ -77,7 +83,8 @@ struct g *globrunqget(struct p *pp, uint32_t max); // pp gets the rest of a batc
 
 // --- heap.c: Gs by key; the caller holds the lock of the heap --------------------------------------
 bool heap_reserve(struct heap *h, uint32_t n); // room for n in all; false: no memory
-void heap_push(struct heap *h, int64_t key, struct g *gp);
+// Returns where in at it is now; that changes with every push and take.
+uint32_t heap_push(struct heap *h, int64_t key, struct g *gp);
 struct g *heap_take(struct heap *h, uint32_t i); // at[i], 0: the least
 
 // --- policy_fair.c -------------------------------------------------------------------------------
@@ -127,13 +134,13 @@ void gounpark(struct g *gp); // own thread, parked and in no queue: get a P agai
 void goready(struct g *gp);  // signal-safe
 void entersyscall_slow(struct g *gp);
 void exitsyscall_slow(struct g *gp);
-void sched_open(void); // no sysmon: let everybody run
 void entersyscallblock_slow(struct g *gp);
 void sched_restart(void);    // idle Ps take what was queued while the world was stopped
 void handoffp(struct p *pp); // pp pinned: give it to whom it is due, or let it idle
 bool retakep(struct p *pp, uint64_t word); // CAS word away; true: pp is pinned by the caller
 struct p *pin(struct g *gp);
-void procresize(int nprocs);
+void wakep(
+	int64_t now); // work was queued without a P: one that is idle, or whose holder sleeps, takes it
 void park_settle(void); // the thread unwinds from its wait for good
 // The thread goes on at stack pointer sp, by longjmp (LEAVES: leaves for good): if that is outside of a handler that
 // ran on top of a wait or a call, or outside of a deep call, end what it leaves. True: it did.
@@ -246,8 +253,16 @@ bool sysmon_stop(void);	      // false: it is not there
 void sysmon_last(int status); // the last thread of the program exits with it; no other can come
 void sysmon_kick(void);	      // there is demand (again): wake if in deep sleep; signal-safe
 void sysmon_refused(void);    // the preemption handler did not stop its thread; signal-safe
-// Who holds pp under word is to make room for a G that was woken, at the time at; self: the waker's G or NULL. Signal-safe.
-void sysmon_ask(struct p *pp, uint64_t word, int64_t at, const struct g *self);
+// Who holds pp under word is to make room for woken, at the time at; self: the waker's G or NULL. Signal-safe.
+void sysmon_ask(struct p *pp, uint64_t word, int64_t at, const struct g *woken,
+		const struct g *self);
+// Does it still wait?
+static inline bool resched_waits(const struct p *pp)
+{
+	const struct g *gp = load_relaxed(&pp->resched_for);
+
+	return gp && load_relaxed(&gp->status) == G_RUNNABLE;
+}
 void sysmon_spins(int64_t now); // slices are shorter from now on for a while
 void sysmon_reset_in_child(void);
 void sysmon_notice(void); // something else than demand is to be done now; signal-safe
@@ -279,6 +294,10 @@ void stw_thread_exits(void);
 void stw_hold(void);
 void stw_reset_in_child(void);
 
+// --- futexhash.c -------------------------------------------------------------------------------
+void futexhash_poll(int64_t now); // sysmon, when there is demand
+void futexhash_reset_in_child(void);
+
 // --- preempt.c --------------------------------------------------------------------------------
 void preempt_init(void);
 void preempt_rests(void);					 // before there is a second thread
@@ -291,8 +310,8 @@ void preempt_unmask(
 	struct g *gp); // what the handler left masked, for one who does not go back to it
 
 // --- park.c: the parking lot ------------------------------------------------------------------
-// LOT_TRIER: lot_pause; woken only if there is nobody else.
-enum { LOT_ANY, LOT_READER, LOT_WRITER, LOT_TRIER };
+// LOT_BARRED: share_barred. LOT_TRIER: lot_pause; woken only if there is nobody else.
+enum { LOT_ANY, LOT_READER, LOT_WRITER, LOT_BARRED, LOT_TRIER };
 // Try to take the object; 0 or an error; EBUSY: not now.
 typedef int lot_try_fn(void *obj);
 // Queue, try again, park; until taken (0), the deadline (ETIMEDOUT), or another error of try.
@@ -331,6 +350,12 @@ void lot_wake_moved(const void *mutex);
 // the others return false after the round, having parked.
 bool lot_barrier(struct g *gp, const void *addr, unsigned count);
 void lot_reset_in_child(void);
+
+// --- lockshare.c: shares of a contended mutex --------------------------------------------------------
+// gp is about to wait for m; it has let go of it, and there are waiters: wakes one of them; it may not have it now.
+void share_waits(struct g *gp, const void *m);
+void share_released(struct g *gp, const void *m);
+void share_barred(struct g *gp, void *m);
 
 // --- cache.c ----------------------------------------------------------------------------------
 // Which module: its build-id (size > 0), or device, inode, size, mtime in ns as four 64-bit numbers (size 0).

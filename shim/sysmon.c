@@ -87,7 +87,8 @@ static int64_t nap_ends = INT64_MIN;
 
 // The waker signals by itself where it may: sysmon would take 15 us and more of a CPU on its way (measured on a virtual machine), and
 // the woken G waits. What remains is sysmon's: requests for later, holders of locks, who refuses.
-void sysmon_ask(struct p *pp, uint64_t word, int64_t at, const struct g *self)
+void sysmon_ask(struct p *pp, uint64_t word, int64_t at, const struct g *woken,
+		const struct g *self)
 {
 	struct g *gp = load_relaxed(&pp->g);
 	int64_t now = os_nanotime();
@@ -95,6 +96,7 @@ void sysmon_ask(struct p *pp, uint64_t word, int64_t at, const struct g *self)
 	if (!gp)
 		return;
 	store_relaxed(&pp->resched_at, at);
+	store_relaxed(&pp->resched_for, woken);
 	store_release(&pp->resched, word); // pairs with watch_running: resched_at is set
 	if (at <= now && load_acquire(&pp->word) == word) { // pairs with wirep: gp is its holder
 		store_relaxed(&gp->preempt, true);
@@ -274,7 +276,8 @@ static int64_t watch_running(struct p *pp, uint64_t word, struct g *gp, int64_t 
 	if (spin_seen_lately(now))
 		slice = earlier(slice, load_relaxed(&gp->suspect) ? SLICE_SUSPECT : short_slice());
 	end = slice_end(start, slice);
-	if (load_acquire(&pp->resched) == word) // pairs with sysmon_ask: resched_at is set
+	if (load_acquire(&pp->resched) == word && // pairs with sysmon_ask: resched_at is set
+	    resched_waits(pp))
 		end = earlier(end, load_relaxed(&pp->resched_at));
 	first = gp->seq_seen != word;
 	// At the end of a slice shorter than a tick each look is the first, and would be for nothing. One that did not
@@ -548,6 +551,7 @@ static void sysmon(void *arg)
 		lingered = 0;
 		mon.retook = false;
 		next = earlier(next, earlier(retake(now), watch_strays(now)));
+		futexhash_poll(now);
 		if (!config.asyncpreemptoff) // else nobody asks where a thread is
 			next = earlier(next, earlier(modules_poll(now), sites_poll(now)));
 		if (mon.retook) {

@@ -126,6 +126,12 @@ struct g {
 	bool waitmoved; // it was moved there by lot_signal or lot_broadcast: it has been signalled, no deadline counts
 	struct g *waitnext, *waitprev;
 
+	// Shares of contended mutexes (lockshare.c). used and shared: under the lock of the bucket of shared.
+	const void *barred; // the mutex that others are to have before it, or NULL; owner only
+	const void *shared; // the mutex that used is of
+	int64_t used;	    // ns for which it held that while others waited
+	uint32_t unlooked;  // unlocks not looked at; owner only
+
 	// A writer that readers let go first (park.c). Protected by the lock of the bucket of claim.
 	const void *claim; // the rwlock, or NULL
 	struct g *claimnext;
@@ -216,10 +222,13 @@ struct p {
 	int64_t slice_start; // ns; when the running slice began (inherited through runnext)
 	uint64_t
 		resched; // the word under which its holder is to make room for a G that has been woken, or 0
-	int64_t resched_at;	    // from then on
-	struct g *woke;		    // policy fair: woken last by its holder; a hint
-	struct spin_site *freed_by; // the spin wait that gave it up for its holder, or NULL
-	struct p *link;		    // sched.pidle
+	int64_t resched_at;	     // from then on
+	const struct g *resched_for; // that one
+	struct g *woke;		     // policy fair: woken last by its holder; a hint
+	uint32_t woke_at;	     // where that was put in the queue; a hint
+	uint32_t cpu;		     // where its holder began to run, or is expected to; a hint
+	struct spin_site *freed_by;  // the spin wait that gave it up for its holder, or NULL
+	struct p *link;		     // sched.pidle
 	uint32_t id;
 	uint32_t rand;
 
@@ -293,7 +302,8 @@ enum phase { PHASE_DORMANT, PHASE_ACTIVE, PHASE_OFF };
 // Who runs next. P is pinned by the caller. What may be NULL is of no concern to policy go.
 struct policy {
 	const char *name;
-	bool global;						// enqueue has no use for a P
+	bool global;	   // enqueue has no use for a P
+	bool shares_locks; // and contended mutexes (lockshare.c)
 	void (*enqueue)(struct p *pp, struct g *gp, bool next); // pp may be NULL: no P at hand
 	struct g *(*pick)(struct p *pp, bool *inherit);
 	bool (*take)(struct g *gp);  // out of its queue, to run now; false: it is not there

@@ -64,6 +64,7 @@ __attribute__((noinline)) static int lock_slow(struct g *gp, pthread_mutex_t *m,
 		return EDEADLK;
 	if (abs && !deadline_from(&until, clock, abs))
 		return EINVAL;
+	share_waits(gp, m);
 	r = lot_acquire(gp, m, try, LOT_ANY, WAIT_MUTEX, abs ? &until : NULL, 0);
 	if (took(r)) {
 		lock_counted(gp);
@@ -81,6 +82,8 @@ EXPORT int pthread_mutex_lock(pthread_mutex_t *m)
 		return REAL(pthread_mutex_lock)(m);
 	if (unlikely(mutex_is_glibcs(m)))
 		return count_lock(gp, MAY_BLOCK(REAL(pthread_mutex_lock)(m)));
+	if (unlikely(gp->barred == m) && m->__data.__owner != gp->tid)
+		share_barred(gp, m);
 	lock_counted(gp);
 	r = REAL(pthread_mutex_trylock)(m);
 	if (likely(r == 0)) {
@@ -157,7 +160,7 @@ static inline int unlocked(int r, const void *m)
 	if (gp && gp->held == m)
 		gp->held = NULL;
 	if (unlikely(lot_has_waiters(m)))
-		lot_wake(m, 1);
+		share_released(gp, m);
 	lock_released(gp);
 	return 0;
 }

@@ -59,10 +59,23 @@ int cgroup_cpus(void);
 struct g *g_alloc(void);   // G_IDLE with its alternate stack, or NULL: out of memory
 void g_free(struct g *gp); // G_DEAD or never started
 size_t g_altstack_size(void);
+void g_has_tid(struct g *gp);	 // so that it is found; the last one with the same hash is
+struct g *g_queued(int32_t tid); // the G of this thread, if it wants a P and has none; a hint
+
+// --- idle.c: the Ps, and which are idle ----------------------------------------------------------
+void pidleput(struct p *pp); // pinned; sched.lock must be held
+struct p *pidleget(void);    // pinned, or NULL
+void procresize(int nprocs);
+void sched_open(void); // no sysmon: let everybody run
 
 // --- runq.c: the queues of policy go ------------------------------------------------------------
 void runqput(struct p *pp, struct g *gp, bool next);
 struct g *runqget(struct p *pp, bool *ret_inherit);
+bool globrunqtake(struct g *gp); // false: it is not there
+// Queues whose lock the caller holds.
+enum { SPIN_TURNS = 8, SPIN_LAST = SPIN_TURNS - 1 };  // of gp->spin_yields: behind all
+void gqueue_put_spun(struct gqueue *q, struct g *gp); // READY_SPUN: where it belongs
+bool gqueue_take(struct gqueue *q, const struct g *gp);
 struct g *runqsteal(struct p *pp, struct p *victim, bool steal_runnext);
 bool runqempty(const struct p *pp);
 void globrunqput(struct g *gp);
@@ -70,7 +83,8 @@ struct g *globrunqget(struct p *pp, uint32_t max); // pp gets the rest of a batc
 
 // --- heap.c: Gs by key; the caller holds the lock of the heap --------------------------------------
 bool heap_reserve(struct heap *h, uint32_t n); // room for n in all; false: no memory
-void heap_push(struct heap *h, int64_t key, struct g *gp);
+// Returns where in at it is now; that changes with every push and take.
+uint32_t heap_push(struct heap *h, int64_t key, struct g *gp);
 struct g *heap_take(struct heap *h, uint32_t i); // at[i], 0: the least
 
 // --- policy_fair.c -------------------------------------------------------------------------------
@@ -91,7 +105,10 @@ void gostart(
 void goexit(void);     // the calling thread leaves the scheduler, its P goes on
 void gosched(struct g *gp, enum g_status as); // let others run: as = G_RUNNABLE or G_PREEMPTED
 void preempt_check_slow(struct g *gp);
+bool preempt_due(struct g *gp);
 bool gopark_begin(struct g *gp, enum wait_reason why); // false: was readied already, P is kept
+bool gopark_begin_for(struct g *gp, enum wait_reason why, struct g *owner);
+void gosched_spun(struct g *gp, struct g *owner);
 enum {
 	PARK_CANCEL = 1,
 	PARK_EINTR = 2,
@@ -117,13 +134,13 @@ void gounpark(struct g *gp); // own thread, parked and in no queue: get a P agai
 void goready(struct g *gp);  // signal-safe
 void entersyscall_slow(struct g *gp);
 void exitsyscall_slow(struct g *gp);
-void sched_open(void); // no sysmon: let everybody run
 void entersyscallblock_slow(struct g *gp);
 void sched_restart(void);    // idle Ps take what was queued while the world was stopped
 void handoffp(struct p *pp); // pp pinned: give it to whom it is due, or let it idle
 bool retakep(struct p *pp, uint64_t word); // CAS word away; true: pp is pinned by the caller
 struct p *pin(struct g *gp);
-void procresize(int nprocs);
+void wakep(
+	int64_t now); // work was queued without a P: one that is idle, or whose holder sleeps, takes it
 void park_settle(void); // the thread unwinds from its wait for good
 // The thread goes on at stack pointer sp, by longjmp (LEAVES: leaves for good): if that is outside of a handler that
 // ran on top of a wait or a call, or outside of a deep call, end what it leaves. True: it did.
@@ -236,8 +253,17 @@ bool sysmon_stop(void);	      // false: it is not there
 void sysmon_last(int status); // the last thread of the program exits with it; no other can come
 void sysmon_kick(void);	      // there is demand (again): wake if in deep sleep; signal-safe
 void sysmon_refused(void);    // the preemption handler did not stop its thread; signal-safe
-// Who holds pp under word is to make room for a G that was woken, at the time at; self: the waker's G or NULL. Signal-safe.
-void sysmon_ask(struct p *pp, uint64_t word, int64_t at, const struct g *self);
+// Who holds pp under word is to make room for woken, at the time at; self: the waker's G or NULL. Signal-safe.
+void sysmon_ask(struct p *pp, uint64_t word, int64_t at, const struct g *woken,
+		const struct g *self);
+// Does it still wait?
+static inline bool resched_waits(const struct p *pp)
+{
+	const struct g *gp = load_relaxed(&pp->resched_for);
+
+	return gp && load_relaxed(&gp->status) == G_RUNNABLE;
+}
+void sysmon_spins(int64_t now); // slices are shorter from now on for a while
 void sysmon_reset_in_child(void);
 void sysmon_stray(int64_t now); // a G runs on credit; signal-safe
 void sysmon_notice(void);	// something else than demand is to be done now; signal-safe
@@ -269,6 +295,10 @@ void stw_thread_exits(void);
 void stw_hold(void);
 void stw_reset_in_child(void);
 
+// --- futexhash.c -------------------------------------------------------------------------------
+void futexhash_poll(int64_t now); // sysmon, when there is demand
+void futexhash_reset_in_child(void);
+
 // --- preempt.c --------------------------------------------------------------------------------
 void preempt_init(void);
 void preempt_rests(void);					 // before there is a second thread
@@ -281,7 +311,8 @@ void preempt_unmask(
 	struct g *gp); // what the handler left masked, for one who does not go back to it
 
 // --- park.c: the parking lot ------------------------------------------------------------------
-enum { LOT_ANY, LOT_READER, LOT_WRITER };
+// LOT_BARRED: share_barred. LOT_TRIER: lot_pause; woken only if there is nobody else.
+enum { LOT_ANY, LOT_READER, LOT_WRITER, LOT_BARRED, LOT_TRIER };
 // Try to take the object; 0 or an error; EBUSY: not now.
 typedef int lot_try_fn(void *obj);
 // Queue, try again, park; until taken (0), the deadline (ETIMEDOUT), or another error of try.
@@ -289,6 +320,7 @@ typedef int lot_try_fn(void *obj);
 // code that was not interposed is seen.
 int lot_acquire(struct g *gp, void *obj, lot_try_fn *try, int kind, enum wait_reason why,
 		const struct deadline *until, unsigned flags);
+void lot_pause(struct g *gp, const void *obj, const int *word, int64_t ns);
 // In a critical section, which lasts until the G has parked (lot_wait) or is out of the queue.
 void lot_enqueue(struct g *gp, const void *addr, int kind);
 bool lot_leave(struct g *gp); // true: was still queued; false: a waker has it and will goready it
@@ -319,6 +351,12 @@ void lot_wake_moved(const void *mutex);
 // the others return false after the round, having parked.
 bool lot_barrier(struct g *gp, const void *addr, unsigned count);
 void lot_reset_in_child(void);
+
+// --- lockshare.c: shares of a contended mutex --------------------------------------------------------
+// gp is about to wait for m; it has let go of it, and there are waiters: wakes one of them; it may not have it now.
+void share_waits(struct g *gp, const void *m);
+void share_released(struct g *gp, const void *m);
+void share_barred(struct g *gp, void *m);
 
 // --- cache.c ----------------------------------------------------------------------------------
 // Which module: its build-id (size > 0), or device, inode, size, mtime in ns as four 64-bit numbers (size 0).
@@ -533,6 +571,40 @@ struct text_order {
 };
 int text_write(struct text_order *o);
 
+// --- spin.c: threads that wait by spinning -----------------------------------------------------------
+// gp, the caller's, has spun at pc since then: let others run; owner, or NULL: whom it waits for. Stack: as gosched.
+void spin_yield(struct g *gp, uintptr_t pc, int64_t since, struct g *owner);
+// The same, found by a sample: to find out that it still waits takes long, so it comes behind all who wait now.
+void spin_sampled(struct g *gp, uintptr_t pc, int64_t since);
+bool spin_goes_on(const struct g *gp, uintptr_t pc,
+		  int64_t since);	  // it is the wait of the last yield
+void spin_used(struct p *pp, int64_t ns); // what a spin wait gave up was used for so long
+bool spin_tried(struct g *gp, const void *obj);
+bool spin_yields(struct g *gp, uintptr_t from);
+bool spin_seen_lately(int64_t now); // somebody spun, and was made to yield
+struct spin_site {
+	uintptr_t pc;
+	uint64_t yields, saved_ns;
+};
+uint32_t spin_top(struct spin_site *ret, uint32_t n); // how many there are, at most n
+void spin_reset_in_child(void);
+
+// --- lockstat.c, symbols.c: for the report --------------------------------------------------------------
+// A thread waited for it; its holder waited for a P then; its holder was spared a preemption.
+enum lock_event { LOCK_WAIT, LOCK_OWNER_WAIT, LOCK_SPARED, LOCK_EVENTS };
+struct lock_figures {
+	const void *addr;
+	uint64_t n[LOCK_EVENTS];
+};
+void lock_count(const void *addr, enum lock_event what); // NULL: not known
+uint32_t lock_top(struct lock_figures *ret, uint32_t n); // how many there are, at most n
+void lock_reset_in_child(void);
+struct symbol {
+	char name[128];
+	uint64_t offset;
+};
+bool symbol_at(const char *path, uint64_t addr, struct symbol *ret); // addr: link-time
+
 // --- sitecalls.c: what they do then ------------------------------------------------------------------
 bool futex_waits(const uint32_t *word, int op,
 		 uint32_t expected); // may the call block? reads the word
@@ -549,7 +621,8 @@ int unwind_step(struct frame *frame, bool exact, uintptr_t stack_hi,
 enum refusal { REFUSE_NOT, REFUSE_NO_TABLE, REFUSE_UNSAFE_PC, REFUSE_CRITICAL, REFUSE_STACK };
 // Go's isAsyncSafePoint: may a call be injected at frame? Signal-safe; stack under 1 KiB.
 enum refusal is_async_safe_point(const struct g *gp, const struct frame *frame);
-bool is_spin_wait(uintptr_t pc);
+enum refusal is_spin_safe_point(const struct g *gp, const struct frame *frame);
+uintptr_t is_spin_wait(uintptr_t pc);
 bool is_ours(uintptr_t pc); // in this library
 // The calling thread's stack, once, when it starts: callers of the thread's first function lie at hi and above.
 void stack_is(uintptr_t lo, uintptr_t hi);
@@ -658,5 +731,6 @@ void page_open(void);  // activation: as PREEMPT_STATS_PAGE says
 void page_leave(void); // in the child of a fork: the counters are its own again, and 0
 int page_load(int fd,
 	      int *ret_pid); // not in the library: a file becomes the counters here. 0 or -errno
+// --- schedtrace.c -----------------------------------------------------------------------------
 // One SCHED line in Go's format, newline included; now is os_nanotime().
 void schedtrace_line(struct text *t, int64_t now);

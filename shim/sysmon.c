@@ -28,6 +28,8 @@ enum {
 	SIGNAL_LOST = 20000000, // ns until a signal on its way is given up
 	UNSTARTED = 10000000,	// ns with a P until a thread is expected to have started
 	HASTE = 10,		// nice, below the program's
+	SLICE_SHORT = 1000000,	// ns
+	SLICE_SUSPECT = 200000, // ns
 	TAKEOVER = 40000,	// ns from sysmon's wake-up to the start of the next slice
 	BACKOFF_MIN = 50000,	// ns between a refusal and the next signal
 	BACKOFF_MAX = 5000000,	// ns
@@ -104,7 +106,8 @@ static int64_t nap_ends = INT64_MIN;
 
 // The waker signals by itself where it may: sysmon would take 15 us and more of a CPU on its way (measured on a virtual machine), and
 // the woken G waits. What remains is sysmon's: requests for later, holders of locks, who refuses.
-void sysmon_ask(struct p *pp, uint64_t word, int64_t at, const struct g *self)
+void sysmon_ask(struct p *pp, uint64_t word, int64_t at, const struct g *woken,
+		const struct g *self)
 {
 	struct g *gp = load_relaxed(&pp->g);
 	int64_t now = os_nanotime();
@@ -112,6 +115,7 @@ void sysmon_ask(struct p *pp, uint64_t word, int64_t at, const struct g *self)
 	if (!gp)
 		return;
 	store_relaxed(&pp->resched_at, at);
+	store_relaxed(&pp->resched_for, woken);
 	store_release(&pp->resched, word); // pairs with watch_running: resched_at is set
 	if (at <= now && load_acquire(&pp->word) == word) { // pairs with wirep: gp is its holder
 		store_relaxed(&gp->preempt, true);
@@ -128,6 +132,18 @@ void sysmon_ask(struct p *pp, uint64_t word, int64_t at, const struct g *self)
 static int64_t earlier(int64_t a, int64_t b)
 {
 	return a < b ? a : b;
+}
+
+// While threads wait by spinning (spin.c).
+static int64_t short_slice(void)
+{
+	return earlier(config.quantum, SLICE_SHORT);
+}
+
+void sysmon_spins(int64_t now)
+{
+	if (load_relaxed(&nap_ends) > now + SLICE_SUSPECT)
+		wake_from_nap();
 }
 
 // Is the holder asleep in the kernel although its P says that it runs? Needs two looks with the same P
@@ -246,6 +262,16 @@ static int64_t watch_spin(struct p *pp, uint64_t word, struct g *gp, int64_t now
 	return earlier(end, spun ? now + TAKEOVER + LOOK_MIN : pp->sysmon.look_at);
 }
 
+// The lock that gp is spared for, as far as is known: one of those it holds.
+static const void *held_by(const struct g *gp)
+{
+	uintptr_t spun = (uintptr_t)load_relaxed(&gp->spun);
+
+	if (spun && spun % 2 == 0) // else let go of (interpose/spin.c)
+		return (const void *)spun;
+	return load_relaxed(&gp->held);
+}
+
 // A P whose G runs: end its slice. Returns when to look again.
 static int64_t watch_running(struct p *pp, uint64_t word, struct g *gp, int64_t now)
 {
@@ -266,8 +292,11 @@ static int64_t watch_running(struct p *pp, uint64_t word, struct g *gp, int64_t 
 		pp->sysmon.requested = pp->sysmon.spared = false;
 		pp->sysmon.look_at = 0;
 	}
+	if (spin_seen_lately(now))
+		slice = earlier(slice, load_relaxed(&gp->suspect) ? SLICE_SUSPECT : short_slice());
 	end = slice_end(start, slice);
-	if (load_acquire(&pp->resched) == word) // pairs with sysmon_ask: resched_at is set
+	if (load_acquire(&pp->resched) == word && // pairs with sysmon_ask: resched_at is set
+	    resched_waits(pp))
 		end = earlier(end, load_relaxed(&pp->resched_at));
 	first = gp->seq_seen != word;
 	// At the end of a slice shorter than a tick each look is the first, and would be for nothing. One that did not
@@ -301,6 +330,7 @@ static int64_t watch_running(struct p *pp, uint64_t word, struct g *gp, int64_t 
 				pp->sysmon.spared = true;
 				STAT(preempt_spared);
 				STAT(lock_deferred);
+				lock_count(held_by(gp), LOCK_SPARED);
 			}
 			return grace_end;
 		}
@@ -549,6 +579,7 @@ static void sysmon(void *arg)
 		lingered = 0;
 		mon.retook = false;
 		next = earlier(next, earlier(retake(now), watch_strays(now)));
+		futexhash_poll(now);
 		if (!config.asyncpreemptoff) // else nobody asks where a thread is
 			next = earlier(next, earlier(modules_poll(now), sites_poll(now)));
 		if (mon.retook) {

@@ -39,6 +39,7 @@ void shim_child_after_fork(void)
 	sites_reset_in_child();
 	dump_reset_in_child();
 	deadlock_reset_in_child();
+	futexhash_reset_in_child();
 	stats_reset_in_child();
 	sched_reset_in_child();
 }

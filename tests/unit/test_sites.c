@@ -45,7 +45,7 @@ START_TEST(chosen)
 	ck_assert(rewritten("step_pause"));
 	ck_assert(rewritten("step_call"));
 	ck_assert_mem_eq(site("spin_nocave"), "\xf3\x90", 2);
-	ck_assert_mem_eq(site("critical_spin"), "\xf3\x90", 2);
+	ck_assert(rewritten("critical_spin")); // who waits for a lock has not got it
 	ck_assert_mem_eq(site("spin_fall"), "\xf3\x90", 2);
 	ck_assert_mem_eq(site("spin_cross"), "\xf3\x90", 2);
 	ck_assert_mem_eq(site("spin_zeros"), "\xf3\x90", 2);
@@ -53,7 +53,7 @@ START_TEST(chosen)
 	ck_assert_mem_eq(site("call_mentioned"), "\x0f\x05", 2);
 	ck_assert(rewritten("spin_differs"));
 	ck_assert(rewritten("spin_tail"));
-	ck_assert_uint_eq(stats.spin_sites, 7);
+	ck_assert_uint_eq(stats.spin_sites, 8);
 	// The first jump of the chain is a short one, too.
 	ck_assert_uint_eq(site("spin_chain")[2 + (int8_t)site("spin_chain")[1]], 0xeb);
 	for (int i = 0; i < 2; i++) { // without demand, and with
@@ -126,7 +126,8 @@ START_TEST(asked_to_yield)
 	call("spin_plain", 1);
 	ck_assert(!self.preempt);
 	ck_assert_uint_eq(stats.preempt_cooperative, 1);
-	ck_assert_uint_eq(tls.pauses, 1);
+	ck_assert_uint_eq(stats.spin_yields, 1);
+	ck_assert_uint_eq(tls.pauses, 0); // a new wait
 }
 END_TEST
 
@@ -260,7 +261,7 @@ START_TEST(unloaded)
 		ck_assert(rewritten("spin_plain"));
 		call("spin_plain", 10);
 		ck_assert_uint_eq(slots[2].back, third);
-		ck_assert_uint_eq(slots[7].back, 0);
+		ck_assert_uint_eq(slots[8].back, 0);
 	}
 }
 END_TEST

@@ -775,6 +775,5 @@ HELPER(credit_overdrawn)
 		t[i] = spawn(overdraws, i ? t : NULL);
 	for (int i = 0; i < 2; i++)
 		CHECK_EQ(pthread_join(t[i], &cpu[i]), 0);
-	printf("%ld %ld\n", (long)(intptr_t)cpu[0], (long)(intptr_t)cpu[1]);
 	CHECK((intptr_t)cpu[0] + (intptr_t)cpu[1] < 520 * MS);
 }

@@ -23,8 +23,8 @@
 #include <linux/membarrier.h>
 #include <sys/syscall.h>
 
-#include "shim.h"
 #include "frame.h"
+#include "snapshot.h"
 
 // The mark: queued, with a pointer that only we have. (SI_TKILL and the own pid, as Go tells its signals,
 // would also be the program's pthread_kill.) The kernel takes a negative si_code from user space.
@@ -209,11 +209,13 @@ void preempt_handler(int sig, siginfo_t *info, void *context)
 	enum refusal why;
 	bool look;
 
-	if (unlikely(tls.is_sysmon)) { // `preempt dump`
+	if (unlikely(tls.is_sysmon)) { // `preempt dump`, `preempt top`
 		uint64_t v = (uintptr_t)info->si_value.sival_ptr;
 
 		if (info->si_code == SI_QUEUE && v >> 32 == DUMP_MARK)
 			dump_wanted((uint32_t)v);
+		else if (info->si_code == SI_QUEUE && v >> 32 == SNAPSHOT_MARK)
+			snapshot_wanted();
 		return;
 	}
 	if (!preempt_is_ours(info)) {

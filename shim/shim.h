@@ -393,6 +393,14 @@ void dump_thread(struct text *t, const struct g *gp, int64_t now);
 void dump_all_threads(struct text *t, int64_t now);
 void dump_reset_in_child(void);
 
+// --- snapshot.c: what all threads do, for `preempt top`. snapshot.h has the file --------------------
+int64_t snapshot_poll(int64_t now); // sysmon
+void snapshot_wanted(void);	    // signal-safe
+void snapshot_init(const char *dir, bool secure);
+void snapshot_leave(void); // any thread: the process ends, or is about to exec
+void snapshot_stay(void);  // the exec has failed
+void snapshot_reset_in_child(void);
+
 // --- deadlock.c: threads that wait for each other ---------------------------------------------------
 int64_t deadlock_poll(int64_t now);   // sysmon
 int64_t deadlock_sleeps(int64_t now); // sysmon

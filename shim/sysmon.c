@@ -76,8 +76,8 @@ void sysmon_refused(void)
 
 void sysmon_notice(void)
 {
+	wake_from_nap(); // first: sleep_deep looks at it
 	sysmon_kick();
-	wake_from_nap();
 }
 
 // Until when the short sleep lasts; INT64_MIN while there is none. A hint.
@@ -458,7 +458,9 @@ static void sleep_deep(int64_t when)
 		when = earlier(when, os_nanotime() + 100 * MS);
 	d = (struct deadline){CLOCK_MONOTONIC, {when / 1000000000, when % 1000000000}};
 	xchg(&asleep, 1); // before the look at demand; pairs with ready() and sysmon_kick
-	if (!demand() && !load_relaxed(&stopping) && stw_state() == STW_GOES) {
+	if (!demand() && !load_relaxed(&stopping) && stw_state() == STW_GOES &&
+	    load_relaxed(
+		    &napping)) { // nobody has given notice since it looked; pairs with sysmon_notice
 		preempt_rests();
 		os_futex_wait(&asleep, 1, when < INT64_MAX ? &d : NULL);
 	}
@@ -503,6 +505,7 @@ static void sysmon(void *arg)
 		follow_quota(now);
 		trace_line(now);
 		next = earlier(stw_poll(now), earlier(dump_poll(now), deadlock_poll(now)));
+		next = earlier(next, snapshot_poll(now));
 		if (load_relaxed(&sched.stopping)) {
 			sleep_until(next);
 			continue;

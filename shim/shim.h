@@ -644,6 +644,16 @@ void stats_report(void);		    // as PREEMPT_STATS says; from the destructor
 void stats_reset_in_child(void);
 void stats_path(const char *from, struct text *path); // %p replaced
 bool stats_write(int fd);			      // the JSON
+// A thread, for reports.
+struct record {
+	uint32_t published;
+	int tid;
+	char name[16];
+	uint64_t run_ns, wait_ns, switches;
+};
+void each_thread(void (*fn)(const struct record *r, void *arg), void *arg, int64_t now);
+uint32_t jain_cpu(int64_t now);	   // in 1/10000
+int utf8(const unsigned char *s); // bytes of the character at s; 0: it is no UTF-8
 // Times in log-linear buckets: those below 8 have one each; above, 8 for each power of two up to 2^62.
 enum { SUB_BITS = 3, SUB = 1 << SUB_BITS, BUCKETS = (63 - SUB_BITS) * SUB + SUB };
 struct histogram {
@@ -659,6 +669,12 @@ struct histograms {
 	};
 } __attribute__((aligned(4096)));
 extern struct histograms histograms;
+
+// --- prometheus.c: the figures in the text format of Prometheus ---------------------------------------
+bool is_prometheus(const char *path); // ends in .prom
+void prometheus_report(const char *path, bool replace);
+bool prometheus_write(int fd);
+uint64_t bucket_bound(uint32_t i); // the least value of a bucket of struct histogram
 
 // --- page.c: the counters in a file, while the process runs and when it was killed -----------------
 void page_open(void);  // activation: as PREEMPT_STATS_PAGE says

@@ -296,11 +296,6 @@ void snapshot_tidy(void)
 
 // --- histograms ---------------------------------------------------------------------------------------------
 
-uint64_t snapshot_bound(uint32_t i)
-{
-	return i < SUB ? i : (uint64_t)(SUB + i % SUB) << (i / SUB - 1);
-}
-
 uint64_t snapshot_percentile(const struct histogram *now, const struct histogram *before,
 			     unsigned percent, uint64_t *ret_count)
 {
@@ -313,7 +308,7 @@ uint64_t snapshot_percentile(const struct histogram *now, const struct histogram
 	for (uint32_t i = 0; count && i < BUCKETS; i++) {
 		seen += now->bucket[i] - (before ? before->bucket[i] : 0);
 		if (seen >= rank && seen > 0) {
-			uint64_t lo = snapshot_bound(i), hi = snapshot_bound(i + 1);
+			uint64_t lo = bucket_bound(i), hi = bucket_bound(i + 1);
 			uint64_t v = lo + (hi - lo) / 2;
 
 			return v < now->max ? v : now->max;

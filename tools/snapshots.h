@@ -27,7 +27,6 @@ const char *snapshot_error(int error);
 // Remove the files that killed processes of this user have left.
 void snapshot_tidy(void);
 
-uint64_t snapshot_bound(uint32_t bucket); // the least value of a bucket of struct histogram
 // The value that so many percent are not above, of what was counted between two snapshots; 0: nothing was. before may be NULL.
 uint64_t snapshot_percentile(const struct histogram *now, const struct histogram *before,
 			     unsigned percent, uint64_t *ret_count);

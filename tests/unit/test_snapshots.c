@@ -219,7 +219,7 @@ START_TEST(percentiles)
 	uint64_t n;
 
 	for (uint32_t i = 0; i + 1 < BUCKETS; i++)
-		ck_assert_uint_lt(snapshot_bound(i), snapshot_bound(i + 1));
+		ck_assert_uint_lt(bucket_bound(i), bucket_bound(i + 1));
 	before.bucket[40] = 1000;
 	now.bucket[40] = 1000;
 	now.max = UINT64_MAX;
@@ -227,9 +227,9 @@ START_TEST(percentiles)
 	ck_assert_uint_eq(n, 0);
 	now.bucket[100] = 9;
 	now.bucket[200] = 1;
-	ck_assert_uint_ge(snapshot_percentile(&now, &before, 50, &n), snapshot_bound(100));
-	ck_assert_uint_lt(snapshot_percentile(&now, &before, 50, &n), snapshot_bound(101));
-	ck_assert_uint_ge(snapshot_percentile(&now, &before, 99, &n), snapshot_bound(200));
+	ck_assert_uint_ge(snapshot_percentile(&now, &before, 50, &n), bucket_bound(100));
+	ck_assert_uint_lt(snapshot_percentile(&now, &before, 50, &n), bucket_bound(101));
+	ck_assert_uint_ge(snapshot_percentile(&now, &before, 99, &n), bucket_bound(200));
 	ck_assert_uint_eq(n, 10);
 }
 END_TEST

@@ -25,6 +25,7 @@
 
 #include "frame.h"
 #include "snapshot.h"
+#include "probes.h"
 
 // The mark: queued, with a pointer that only we have. (SI_TKILL and the own pid, as Go tells its signals,
 // would also be the program's pthread_kill.) The kernel takes a negative si_code from user space.
@@ -197,6 +198,7 @@ static void answer_look(struct g *gp, ucontext_t *uc)
 	store_relaxed(&gp->preempt, true);
 	left = load_relaxed(&pp->slice_start) + config.quantum - os_nanotime();
 	STAT(spin_yields);
+	PROBE3(spin_yield, gp->goid, gp->tid, SPIN_SAMPLED);
 	if (left > 0)
 		count_relaxed(&stats.spin_saved_ns, (uint64_t)left);
 }
@@ -246,6 +248,7 @@ void preempt_handler(int sig, siginfo_t *info, void *context)
 	}
 	locks_forgotten(gp);
 	STAT(preempt_forced);
+	PROBE3(go_preempt, gp->goid, gp->tid, PREEMPT_BY_FORCE);
 	signal_park_begin(gp, context);
 	gp->interrupted =
 		(struct frame){context_pc(context), context_sp(context), context_bp(context)};
@@ -265,6 +268,7 @@ void async_preempt2(void)
 	    load_relaxed(&gp->preempt) && (gp->locks <= 0 || gp->grace_over)) {
 		locks_forgotten(gp);
 		STAT(preempt_async);
+		PROBE3(go_preempt, gp->goid, gp->tid, PREEMPT_INJECTED);
 		gp->is_interrupted = true;
 		gosched(gp, G_RUNNABLE);
 		gp->is_interrupted = false;

@@ -652,7 +652,7 @@ struct record {
 	uint64_t run_ns, wait_ns, switches;
 };
 void each_thread(void (*fn)(const struct record *r, void *arg), void *arg, int64_t now);
-uint32_t jain_cpu(int64_t now);	   // in 1/10000
+uint32_t jain_cpu(int64_t now);	  // in 1/10000
 int utf8(const unsigned char *s); // bytes of the character at s; 0: it is no UTF-8
 // Times in log-linear buckets: those below 8 have one each; above, 8 for each power of two up to 2^62.
 enum { SUB_BITS = 3, SUB = 1 << SUB_BITS, BUCKETS = (63 - SUB_BITS) * SUB + SUB };

@@ -18,6 +18,7 @@
 
 #include "shim.h"
 #include "site.h"
+#include "probes.h"
 
 enum {
 	PATIENCE = 24, // PAUSEs of 40 to 140 cycles: a hand-over of a P costs several times that
@@ -127,6 +128,7 @@ void site_waits(void)
 		return;
 	STAT(spin_yields);
 	STAT(spin_site_yields);
+	PROBE3(spin_yield, gp->goid, gp->tid, SPIN_SITE);
 	used = slices();
 	gosched(gp, G_RUNNABLE);
 	yielded(now, os_nanotime(), slices() - used);

@@ -14,6 +14,7 @@
 #include <sys/syscall.h>
 
 #include "shim.h"
+#include "probes.h"
 
 static const int64_t US = 1000, MS = 1000000;
 enum {
@@ -179,6 +180,7 @@ void take_and_hand_off(struct p *pp, uint64_t word, struct g *gp, bool queue, in
 		store_relaxed(&gp->preempt, queue);
 		store_relaxed(&pp->syscalltick, pp->syscalltick + 1);
 		count_relaxed(count, 1);
+		PROBE3(retake, gp->goid, pp->id, count == &stats.retakes_opaque);
 		mon.retook = true;
 		if (count == &stats.retakes_opaque)
 			mon.opaque_until = os_nanotime() + 1000 * MS;

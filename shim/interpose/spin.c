@@ -14,6 +14,7 @@
 #include <pthread.h>
 
 #include "interpose.h"
+#include "../probes.h"
 
 REAL_FN(pthread_spin_lock);
 REAL_FN(pthread_spin_trylock);
@@ -104,6 +105,7 @@ __attribute__((noinline)) static int lock_slow(struct g *gp, pthread_spinlock_t 
 				yield_cpu();
 			} else if (demand()) {
 				STAT(spin_yields);
+				PROBE3(spin_yield, gp->goid, gp->tid, SPIN_LOCK);
 				gosched(gp, G_RUNNABLE);
 			}
 		}

@@ -185,8 +185,8 @@ static const struct setting settings[] = {
 	 .def_text = "none",
 	 .arg = "WHERE",
 	 .range = "1 or a path",
-	 .help = "figures at exit: 1 is a summary on stderr, a path gets JSON; %p in it is the "
-		 "pid"},
+	 .help = "figures at exit: 1 is a summary on stderr, a path gets JSON, or the text\n"
+		 "format of Prometheus if it ends in .prom; %p in it is the pid"},
 	{.name = "PREEMPT_STATS_PAGE",
 	 .type = STRING,
 	 TEXT(stats_page),

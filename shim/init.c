@@ -109,6 +109,7 @@ __attribute__((destructor)) static void fini(void)
 
 	if (load_relaxed(&sched.active) != PHASE_OFF)
 		stats_report();
+	snapshot_leave();
 	helper_leave();
 	errno = saved;
 }
@@ -154,6 +155,7 @@ bool shim_activate(void)
 	cgroup_init("");
 	cache_init(config.cache_dir, secure_getenv("XDG_CACHE_HOME"), secure_getenv("HOME"),
 		   config.critical);
+	snapshot_init(secure_getenv("XDG_RUNTIME_DIR"), getauxval(AT_SECURE));
 	helper_environment(getauxval(AT_SECURE) ? NULL : environ);
 	r = sched_init(procs_now());
 	if (r < 0)

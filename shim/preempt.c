@@ -23,8 +23,9 @@
 #include <linux/membarrier.h>
 #include <sys/syscall.h>
 
-#include "shim.h"
 #include "frame.h"
+#include "snapshot.h"
+#include "probes.h"
 
 // The mark: queued, with a pointer that only we have. (SI_TKILL and the own pid, as Go tells its signals,
 // would also be the program's pthread_kill.) The kernel takes a negative si_code from user space.
@@ -227,6 +228,7 @@ static bool look_without_table(struct g *gp, ucontext_t *uc)
 	if (!before || pc - before + PLACE > 2 * PLACE)
 		return false;
 	STAT(spin_yields);
+	PROBE3(spin_yield, gp->goid, gp->tid, SPIN_SAMPLED);
 	stop_here(gp, uc);
 	return true;
 }
@@ -270,11 +272,13 @@ void preempt_handler(int sig, siginfo_t *info, void *context)
 	uintptr_t loop;
 	bool look;
 
-	if (unlikely(tls.is_sysmon)) { // `preempt dump`
+	if (unlikely(tls.is_sysmon)) { // `preempt dump`, `preempt top`
 		uint64_t v = (uintptr_t)info->si_value.sival_ptr;
 
 		if (info->si_code == SI_QUEUE && v >> 32 == DUMP_MARK)
 			dump_wanted((uint32_t)v);
+		else if (info->si_code == SI_QUEUE && v >> 32 == SNAPSHOT_MARK)
+			snapshot_wanted();
 		return;
 	}
 	if (!preempt_is_ours(info)) {
@@ -308,6 +312,7 @@ void preempt_handler(int sig, siginfo_t *info, void *context)
 	}
 	locks_forgotten(gp);
 	STAT(preempt_forced);
+	PROBE3(go_preempt, gp->goid, gp->tid, PREEMPT_BY_FORCE);
 	stop_here(gp, context);
 }
 
@@ -328,6 +333,7 @@ void async_preempt2(void)
 		if (asked) {
 			locks_forgotten(gp);
 			STAT(preempt_async);
+			PROBE3(go_preempt, gp->goid, gp->tid, PREEMPT_INJECTED);
 		}
 		gp->is_interrupted = true;
 		if (spins)

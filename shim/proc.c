@@ -33,6 +33,7 @@
 #include <sys/syscall.h>
 
 #include "shim.h"
+#include "probes.h"
 
 struct sched sched;
 
@@ -87,6 +88,7 @@ static void wirep(struct p *pp, struct g *gp, int64_t now, bool inherit)
 	store_relaxed(&gp->force, false);
 	store_relaxed(&gp->preempt, false);
 	store_relaxed(&gp->status, G_RUNNING);
+	PROBE3(go_start, gp->goid, gp->tid, pp->id);
 	store_release(&pp->word, seq | P_RUNNING); // publishes the above to sysmon
 }
 
@@ -165,6 +167,7 @@ static void schedule(struct p *pp)
 void handoffp(struct p *pp)
 {
 	STAT(handoffs);
+	PROBE1(handoff, pp->id);
 	schedule(pp);
 }
 
@@ -294,6 +297,7 @@ bool gopark_begin_for(struct g *gp, enum wait_reason why, struct g *owner)
 		critical_leave();
 		return false;
 	}
+	PROBE3(go_block, gp->goid, gp->tid, (int)why);
 	// From here on a granter may write gp's scheduling fields.
 	if (pp)
 		schedule_to(pp, owner);
@@ -457,6 +461,7 @@ void goready(struct g *gp)
 		critical_leave();
 		return;
 	}
+	PROBE2(go_unblock, gp->goid, gp->tid);
 	now = os_nanotime();
 	gp->runnable_since = now;
 	gp->ready_as = READY_WOKEN;
@@ -574,6 +579,7 @@ bool preempt_due(struct g *gp)
 	if (gp->grace_over)
 		gp->locks = 0; // a second grace for the same hold would be one too many
 	STAT(preempt_cooperative);
+	PROBE3(go_preempt, gp->goid, gp->tid, PREEMPT_IN_CALL);
 	return true;
 }
 

@@ -432,6 +432,14 @@ void dump_thread(struct text *t, const struct g *gp, int64_t now);
 void dump_all_threads(struct text *t, int64_t now);
 void dump_reset_in_child(void);
 
+// --- snapshot.c: what all threads do, for `preempt top`. snapshot.h has the file --------------------
+int64_t snapshot_poll(int64_t now); // sysmon
+void snapshot_wanted(void);	    // signal-safe
+void snapshot_init(const char *dir, bool secure);
+void snapshot_leave(void); // any thread: the process ends, or is about to exec
+void snapshot_stay(void);  // the exec has failed
+void snapshot_reset_in_child(void);
+
 // --- deadlock.c: threads that wait for each other ---------------------------------------------------
 int64_t deadlock_poll(int64_t now);   // sysmon
 int64_t deadlock_sleeps(int64_t now); // sysmon
@@ -710,6 +718,16 @@ void stats_report(void);		    // as PREEMPT_STATS says; from the destructor
 void stats_reset_in_child(void);
 void stats_path(const char *from, struct text *path); // %p replaced
 bool stats_write(int fd);			      // the JSON
+// A thread, for reports.
+struct record {
+	uint32_t published;
+	int tid;
+	char name[16];
+	uint64_t run_ns, wait_ns, switches;
+};
+void each_thread(void (*fn)(const struct record *r, void *arg), void *arg, int64_t now);
+uint32_t jain_cpu(int64_t now);	  // in 1/10000
+int utf8(const unsigned char *s); // bytes of the character at s; 0: it is no UTF-8
 // Times in log-linear buckets: those below 8 have one each; above, 8 for each power of two up to 2^62.
 enum { SUB_BITS = 3, SUB = 1 << SUB_BITS, BUCKETS = (63 - SUB_BITS) * SUB + SUB };
 struct histogram {
@@ -725,6 +743,12 @@ struct histograms {
 	};
 } __attribute__((aligned(4096)));
 extern struct histograms histograms;
+
+// --- prometheus.c: the figures in the text format of Prometheus ---------------------------------------
+bool is_prometheus(const char *path); // ends in .prom
+void prometheus_report(const char *path, bool replace);
+bool prometheus_write(int fd);
+uint64_t bucket_bound(uint32_t i); // the least value of a bucket of struct histogram
 
 // --- page.c: the counters in a file, while the process runs and when it was killed -----------------
 void page_open(void);  // activation: as PREEMPT_STATS_PAGE says

@@ -11,6 +11,7 @@
 //    as soon as it has let go, has it for the rest of its slice: then others have their turn sooner.
 //  - Figures for the report: what was gained, and by which loop.
 
+#include "probes.h"
 #include "shim.h"
 
 static const int64_t MS = 1000000;
@@ -67,6 +68,7 @@ static void give_way(struct g *gp, uintptr_t pc, int64_t since, struct g *owner,
 	if (sampled)
 		gp->spin_yields = SPIN_LAST;
 	STAT(spin_yields);
+	PROBE3(spin_yield, gp->goid, gp->tid, sampled ? SPIN_SAMPLED : SPIN_SITE);
 	if (site)
 		count_relaxed(&site->yields, 1);
 	if (!sampled && now - load_relaxed(&seen) > MS) { // samples are too far apart for that

@@ -113,13 +113,6 @@ void stats_overshoot(int64_t ns)
 // --- threads
 // ----------------------------------------------------------------------------------------
 
-struct record {
-	uint32_t published;
-	int tid;
-	char name[16];
-	uint64_t run_ns, wait_ns, switches;
-};
-
 // 65536 records are 3.5 MB; a program that makes more threads than that gets the first ones listed
 // and the number of the others.
 enum { CHUNK = 1024, CHUNKS = 64 };
@@ -215,7 +208,7 @@ static void live_record(const struct g *gp, uint32_t status, int64_t now, struct
 }
 
 // Exited threads in the order of their exit, then live ones, newest first.
-static void each_thread(void (*fn)(const struct record *r, void *arg), void *arg, int64_t now)
+void each_thread(void (*fn)(const struct record *r, void *arg), void *arg, int64_t now)
 {
 	uint32_t n = load_relaxed(&nrecords);
 	struct g *gp;
@@ -291,7 +284,7 @@ static uint32_t bits(uint64_t v)
 
 // In 1/10000. There is no floating point and no 128-bit division here: times are scaled so that
 // numerator and denominator stay below 2^60, and the quotient is made digit by digit.
-static uint32_t jain_cpu(int64_t now)
+uint32_t jain_cpu(int64_t now)
 {
 	struct jain j = {0};
 	uint64_t num, den;
@@ -354,7 +347,7 @@ static struct text *out_text(struct out *o)
 
 // Length of the valid UTF-8 sequence at s, 0 if there is none. The kernel cuts names at 15 bytes,
 // perhaps in the middle of a character, and a program may put anything there.
-static int utf8(const unsigned char *s)
+int utf8(const unsigned char *s)
 {
 	int n = s[0] >= 0xc2 && s[0] < 0xe0   ? 2
 		: (s[0] & 0xf0) == 0xe0	      ? 3
@@ -687,6 +680,10 @@ void stats_report(void)
 		return;
 	}
 	stats_path(config.stats, &path);
+	if (is_prometheus(buf)) {
+		prometheus_report(buf, N(threads_created) != 0);
+		return;
+	}
 	// A process that never had threads writes zeros. It must not do so over the figures of the
 	// child it waited for: "sh -c program" with one path for both is common.
 	flags |= N(threads_created) ? O_TRUNC : O_EXCL;

@@ -14,6 +14,7 @@
 #include <sys/syscall.h>
 
 #include "shim.h"
+#include "probes.h"
 
 static const int64_t US = 1000, MS = 1000000;
 enum {
@@ -97,8 +98,8 @@ void sysmon_refused(void)
 
 void sysmon_notice(void)
 {
+	wake_from_nap(); // first: sleep_deep looks at it
 	sysmon_kick();
-	wake_from_nap();
 }
 
 // Until when the short sleep lasts; INT64_MIN while there is none. A hint.
@@ -214,6 +215,7 @@ void take_and_hand_off(struct p *pp, uint64_t word, struct g *gp, bool queue, in
 		store_relaxed(&gp->preempt, queue);
 		store_relaxed(&pp->syscalltick, pp->syscalltick + 1);
 		count_relaxed(count, 1);
+		PROBE3(retake, gp->goid, pp->id, count == &stats.retakes_opaque);
 		mon.retook = true;
 		if (count == &stats.retakes_opaque)
 			mon.opaque_until = os_nanotime() + 1000 * MS;
@@ -511,8 +513,9 @@ static void sleep_deep(int64_t when)
 		when = earlier(when, os_nanotime() + 100 * MS);
 	d = (struct deadline){CLOCK_MONOTONIC, {when / 1000000000, when % 1000000000}};
 	xchg(&asleep, 1); // before the look at demand; pairs with ready() and sysmon_kick
+	// napping: nobody has given notice since it looked; pairs with sysmon_notice.
 	if (!demand() && !load_relaxed(&stray_looks) && !load_relaxed(&stopping) &&
-	    stw_state() == STW_GOES) {
+	    stw_state() == STW_GOES && load_relaxed(&napping)) {
 		preempt_rests();
 		os_futex_wait(&asleep, 1, when < INT64_MAX ? &d : NULL);
 	}
@@ -557,6 +560,7 @@ static void sysmon(void *arg)
 		follow_quota(now);
 		trace_line(now);
 		next = earlier(stw_poll(now), earlier(dump_poll(now), deadlock_poll(now)));
+		next = earlier(next, snapshot_poll(now));
 		if (load_relaxed(&sched.stopping)) {
 			sleep_until(next);
 			continue;

@@ -8,8 +8,6 @@
 // The answer is a file with a random name in /tmp/preempt-UID, as the process sees that; it is removed at once.
 
 #include <argp.h>
-#include <ctype.h>
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <glob.h>
@@ -17,12 +15,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
-#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "symbols.h"
 #include "tables.h"
+#include "target.h"
 
 enum { OPT_NAMES = 256, OPT_RAW, OPT_TIMEOUT };
 
@@ -144,98 +142,6 @@ static int names_of(const char *path)
 
 // --- the process ----------------------------------------------------------------------------------------
 
-// The number behind NAME: in a status file, in base 16. False: it is not there.
-static bool status_mask(const char *path, const char *name, uint64_t *ret)
-{
-	FILE *f = fopen(path, "re");
-	size_t len = strlen(name), cap = 0;
-	char *line = NULL;
-	bool found = false;
-
-	while (f && !found && getline(&line, &cap, f) > 0)
-		if (strncmp(line, name, len) == 0 && line[len] == ':') {
-			*ret = strtoull(line + len + 1, NULL, 16);
-			found = true;
-		}
-	free(line);
-	if (f)
-		fclose(f);
-	return found;
-}
-
-static bool has_library(int pid)
-{
-	char path[64], *line = NULL;
-	size_t cap = 0;
-	bool found = false;
-	FILE *f;
-
-	snprintf(path, sizeof(path), "/proc/%d/maps", pid);
-	f = fopen(path, "re");
-	while (f && !found && getline(&line, &cap, f) > 0)
-		found = strstr(line, "/libpreempt.so");
-	free(line);
-	if (f)
-		fclose(f);
-	return found;
-}
-
-static bool is_named(int pid, const char *tid, const char *name)
-{
-	char path[320], comm[32] = "";
-	FILE *f;
-
-	snprintf(path, sizeof(path), "/proc/%d/task/%s/comm", pid, tid);
-	f = fopen(path, "re");
-	if (!f)
-		return false;
-	if (!fgets(comm, sizeof(comm), f))
-		comm[0] = 0;
-	fclose(f);
-	comm[strcspn(comm, "\n")] = 0;
-	return strcmp(comm, name) == 0;
-}
-
-// The library's thread, and the one signal that it takes; 0: there is none.
-static int find_sysmon(int pid, int *ret_signal)
-{
-	const uint64_t never = 1ULL << (SIGKILL - 1) | 1ULL << (SIGSTOP - 1);
-	char path[320];
-	struct dirent *e;
-	int found = 0;
-	DIR *d;
-
-	snprintf(path, sizeof(path), "/proc/%d/task", pid);
-	d = opendir(path);
-	while (d && !found && (e = readdir(d))) {
-		uint64_t blocked, caught, open;
-
-		if (!isdigit((unsigned char)*e->d_name) || !is_named(pid, e->d_name, "sysmon"))
-			continue;
-		snprintf(path, sizeof(path), "/proc/%d/task/%s/status", pid, e->d_name);
-		if (!status_mask(path, "SigBlk", &blocked) || !status_mask(path, "SigCgt", &caught))
-			continue;
-		open = ~(blocked | never);
-		if (!open || open & (open - 1) || !(caught & open))
-			continue;
-		*ret_signal = __builtin_ctzll(open) + 1;
-		found = atoi(e->d_name);
-	}
-	if (d)
-		closedir(d);
-	return found;
-}
-
-static int send(int pid, int tid, int sig, uint32_t nonce)
-{
-	siginfo_t info = {.si_signo = sig, .si_code = SI_QUEUE};
-
-	info.si_pid = getpid();
-	info.si_uid = getuid();
-	info.si_value.sival_ptr = (void *)(uintptr_t)((uint64_t)DUMP_MARK << 32 | nonce);
-	return syscall(SYS_rt_tgsigqueueinfo, pid, tid, sig, &info) < 0 ? errno : 0;
-}
-
 // The answer, when it is there, or NULL. It is removed.
 static FILE *take_answer(const char *pattern)
 {
@@ -282,47 +188,21 @@ static FILE *wait_for_answer(int pid, uint32_t nonce, int seconds)
 
 static int dump_process(const struct options *o)
 {
-	char root[64], *end;
-	long pid = strtol(o->target, &end, 10);
+	struct target target;
+	char root[64];
 	uint32_t nonce;
-	int tid, sig, err;
 	FILE *answer;
 
-	if (*end || pid <= 0 || pid > 1 << 30) {
-		fprintf(stderr, "preempt: '%s' is not a process id\n", o->target);
+	if (!target_parse(&target, o->target) || !target_find(&target))
 		return EXIT_FAILED;
-	}
-	if (kill((pid_t)pid, 0) != 0) {
-		fprintf(stderr, "preempt: process %ld: %s\n", pid, strerror(errno));
-		return EXIT_FAILED;
-	}
-	if (!has_library((int)pid)) {
-		fprintf(stderr,
-			"preempt: process %ld does not run with libpreempt, or belongs to somebody "
-			"else\n",
-			pid);
-		return EXIT_FAILED;
-	}
-	tid = find_sysmon((int)pid, &sig);
-	if (!tid) {
-		fprintf(stderr,
-			"preempt: the threads of process %ld are not scheduled (yet), or it runs "
-			"with "
-			"PREEMPT_SIGNAL; PREEMPT_DUMP_SIGNAL is another way\n",
-			pid);
-		return EXIT_FAILED;
-	}
 	if (getrandom(&nonce, sizeof(nonce), 0) != sizeof(nonce))
 		nonce = (uint32_t)getpid();
-	err = send((int)pid, tid, sig, nonce);
-	if (err) {
-		fprintf(stderr, "preempt: process %ld: %s\n", pid, strerror(err));
+	if (!target_ask(&target, (uint64_t)DUMP_MARK << 32 | nonce))
 		return EXIT_FAILED;
-	}
-	answer = wait_for_answer((int)pid, nonce, o->seconds);
+	answer = wait_for_answer(target.pid, nonce, o->seconds);
 	if (!answer)
 		return EXIT_FAILED;
-	snprintf(root, sizeof(root), "/proc/%ld/root", pid);
+	snprintf(root, sizeof(root), "/proc/%d/root", target.pid);
 	print_dump(answer, access(root, X_OK) == 0 ? root : "", o->raw);
 	fclose(answer);
 	return 0;

@@ -38,6 +38,7 @@ void shim_child_after_fork(void)
 	modules_reset_in_child();
 	sites_reset_in_child();
 	dump_reset_in_child();
+	snapshot_reset_in_child();
 	deadlock_reset_in_child();
 	futexhash_reset_in_child();
 	stats_reset_in_child();
@@ -132,8 +133,10 @@ static inline __attribute__((always_inline)) struct g *exec_begins(void)
 	if (gp)
 		entersyscall(gp);
 	if (load_relaxed(&sched.active) == PHASE_ACTIVE) {
-		if (!tls.vforked)
+		if (!tls.vforked) {
+			snapshot_leave();
 			helper_leave();
+		}
 		signal_prepare_exec();
 	}
 	return gp;
@@ -145,8 +148,10 @@ static int exec_failed(struct g *gp)
 
 	if (load_relaxed(&sched.active) == PHASE_ACTIVE) {
 		signal_exec_failed();
-		if (!tls.vforked)
+		if (!tls.vforked) {
+			snapshot_stay();
 			helper_stay();
+		}
 	}
 	if (gp)
 		exitsyscall(gp);
@@ -241,6 +246,7 @@ REAL_FN(_exit);
 
 EXPORT void _exit(int status)
 {
+	snapshot_leave();
 	helper_leave();
 	REAL(_exit)(status);
 	__builtin_unreachable();

@@ -102,6 +102,7 @@ __attribute__((noinline)) static void try_failed(struct g *gp, pthread_mutex_t *
 	preempt_check(gp);
 	if (r == EBUSY && spin_tried(gp, m) && gp->locks <= 0 && !tls.critical) {
 		STAT(spin_yields);
+		PROBE3(spin_yield, gp->goid, gp->tid, SPIN_LOCK);
 		lot_pause(gp, m, &m->__data.__lock, TRY_PAUSE);
 	}
 }

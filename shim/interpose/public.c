@@ -5,6 +5,7 @@
 
 #include "preempt.h"
 #include "interpose.h"
+#include "../probes.h"
 
 // The declarations are weak, for programs. As definitions they are ours.
 #define PUBLIC EXPORT
@@ -72,6 +73,7 @@ PUBLIC void preempt_lock_wait(const volatile void *lock)
 		tls.pauses = 0;
 		if (demand()) {
 			STAT(spin_yields);
+			PROBE3(spin_yield, gp->goid, gp->tid, SPIN_HINT);
 			gosched(gp, G_RUNNABLE);
 		}
 	}

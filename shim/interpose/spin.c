@@ -14,6 +14,7 @@
 #include <pthread.h>
 
 #include "interpose.h"
+#include "../probes.h"
 
 REAL_FN(pthread_spin_lock);
 REAL_FN(pthread_spin_trylock);

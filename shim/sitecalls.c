@@ -18,7 +18,6 @@
 
 #include "shim.h"
 #include "site.h"
-#include "probes.h"
 
 enum {
 	PATIENCE = 24, // PAUSEs of 40 to 140 cycles: a hand-over of a P costs several times that

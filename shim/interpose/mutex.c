@@ -8,6 +8,7 @@
 
 #include "interpose.h"
 #include "objects.h"
+#include "probes.h"
 
 REAL_FN(pthread_mutex_lock);
 REAL_FN(pthread_mutex_trylock);

@@ -58,8 +58,6 @@ enum {
 	NEAR = 64, // entries among which the G that was woken last is looked for: a kilobyte
 	CHOICE =
 		21, // entries among which one of the right CPU is looked for: three levels of the heap
-	NEXT = 8,		// the same among those who spin
-	PASSED = 1,		// for each P
 	GRANULARITY = 1000000,	// ns, for quanta of 8 ms and more
 	WEIGH_FIRST = 10000000, // ns until a G reads its weight for the second time
 	WEIGH_MOST = 1000000000,
@@ -72,9 +70,7 @@ static struct {
 	int64_t clock;	      // written under sched.lock
 	int64_t waited_since; // when the queue last became non-empty; NOBODY while it is empty
 	int64_t looked;	      // when the running Gs were last looked at for the clock
-	struct gqueue spun;   // who waits by spinning; under sched.lock
-	bool in_vain;	      // who was picked from there last still waits; as above
-	uint32_t passed;      // how often in a row the first of them was passed over; as above
+	struct spinq spun;    // who waits by spinning; under sched.lock
 	uint32_t turn;	      // where to begin to look with more than FEW Ps
 } fair = {.waited_since = INT64_MAX};
 #define NOBODY INT64_MAX
@@ -301,7 +297,7 @@ static bool fair_credit(const struct g *gp)
 // sched.lock must be held.
 static void changed(void)
 {
-	uint32_t n = fair.queue.n + fair.spun.size;
+	uint32_t n = fair.queue.n + fair.spun.all.size;
 
 	if (!n)
 		store_relaxed(&fair.waited_since, NOBODY);
@@ -324,8 +320,7 @@ static void fair_enqueue(struct p *pp, struct g *gp, bool next)
 	if (queued() == 0)
 		store_relaxed(&fair.waited_since, gp->runnable_since);
 	if (gp->ready_as == READY_SPUN) {
-		fair.in_vain = gp->spin_yields > 0;
-		gqueue_put_spun(&fair.spun, gp);
+		spinq_put(&fair.spun, gp);
 	} else {
 		i = heap_push(&fair.queue, v, gp);
 		// Hints: it may be somebody else's P by now.
@@ -353,11 +348,6 @@ static bool hands_on(const struct p *pp, const struct g *woke, const struct queu
 	return woke->ready_as == READY_WOKEN && now - pp->slice_start < config.quantum &&
 	       minus(woke->vtime, first->key) <= virtual(tolerance(), woke->weight) &&
 	       !asked_for(pp, now);
-}
-
-static uint64_t cpu_bit(uint32_t cpu)
-{
-	return (uint64_t)1 << (cpu < 63 ? cpu : 63);
 }
 
 // Where in the queue the G is that the holder of pp woke last; 0: nowhere near. The first look mostly finds it.
@@ -419,24 +409,18 @@ static uint32_t which(struct p *pp, int64_t now, bool *ret_inherit)
 	return *ret_inherit ? i : 0;
 }
 
-// Who waits by spinning runs if it has had less than all others, but not when the one before still waited: what they wait for may be
-// done by one of the others. The first in their order, or, PASSED times in a row at most, one of the next that suits the CPUs better.
-// sched.lock must be held.
-static struct g *next_spun(const struct p *pp)
+// Who waits by spinning runs if it has had less than all others, but not when the one before it, on this P, still waited: what they wait for may be
+// done by one of the others. sched.lock must be held.
+static struct g *next_spun(struct p *pp)
 {
-	struct g *first = fair.spun.head, *gp = first;
-	uint64_t taken;
+	bool in_vain = pp->in_vain;
+	struct g *gp;
 
-	if (!first ||
-	    (fair.queue.n && (fair.in_vain || minus(first->vtime, fair.queue.at[0].key) > 0)))
+	pp->in_vain = false;
+	if (!fair.spun.all.head || (fair.queue.n && in_vain))
 		return NULL;
-	taken = taken_cpus(pp);
-	for (int i = 0; gp && i < NEXT && taken & cpu_bit(gp->cpu); i++)
-		gp = gp->schedlink;
-	if (!gp || taken & cpu_bit(gp->cpu) || fair.passed >= PASSED * load_relaxed(&sched.nprocs))
-		gp = first;
-	fair.passed = gp == first ? 0 : fair.passed + 1;
-	return gp;
+	gp = spinq_choose(&fair.spun, taken_cpus(pp));
+	return fair.queue.n && minus(gp->vtime, fair.queue.at[0].key) > 0 ? NULL : gp;
 }
 
 static struct g *fair_pick(struct p *pp, bool *inherit)
@@ -452,10 +436,10 @@ static struct g *fair_pick(struct p *pp, bool *inherit)
 	lock_acquire(&sched.lock);
 	gp = next_spun(pp);
 	if (gp) {
-		gqueue_take(&fair.spun, gp);
+		gqueue_take(&fair.spun.all, gp);
 	} else if (fair.queue.n) {
 		i = which(pp, now, inherit);
-		fair.in_vain = false;
+		spinq_progress(&fair.spun);
 		raise_clock(fair.queue.at[0].key);
 		gp = heap_take(&fair.queue, i);
 	}
@@ -479,7 +463,7 @@ static bool fair_take(struct g *gp)
 	if (took)
 		heap_take(&fair.queue, i);
 	else
-		took = gqueue_take(&fair.spun, gp);
+		took = gqueue_take(&fair.spun.all, gp);
 	changed();
 	lock_release(&sched.lock);
 	return took;
@@ -514,9 +498,7 @@ static void fair_reset(void)
 	fair.clock = 0;
 	fair.waited_since = NOBODY;
 	fair.looked = 0;
-	fair.spun = (struct gqueue){0};
-	fair.in_vain = false;
-	fair.passed = 0;
+	fair.spun = (struct spinq){0};
 }
 
 const struct policy policy_fair = {

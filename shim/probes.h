@@ -5,7 +5,7 @@
 
 // The last argument of go_preempt, and of spin_yield.
 enum { PREEMPT_IN_CALL, PREEMPT_INJECTED, PREEMPT_BY_FORCE };
-enum { SPIN_SAMPLED, SPIN_SITE, SPIN_LOCK, SPIN_HINT };
+enum { SPIN_SAMPLED, SPIN_SITE, SPIN_LOCK };
 
 #ifdef PREEMPT_PROBES
 #include <sys/sdt.h>

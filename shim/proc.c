@@ -540,8 +540,10 @@ static void yield(struct g *gp, enum g_status as, enum ready_as why, struct g *t
 	gp->runnable_since = now;
 	gp->ready_as = (uint8_t)why;
 	store_relaxed(&gp->status, as);
-	if (why == READY_SPUN)
+	if (why == READY_SPUN) {
 		pp->freed_by = tls.spin_site;
+		pp->in_vain = gp->spin_yields > 0;
+	}
 	ready(NULL, gp, false);
 	schedule_to(pp, to);
 	sysmon_kick();

@@ -39,6 +39,11 @@ static void put_after(struct gqueue *q, struct g *before, struct g *gp)
 	store_relaxed(&q->size, q->size + 1);
 }
 
+void gqueue_put(struct gqueue *q, struct g *gp)
+{
+	put_after(q, q->tail, gp);
+}
+
 // Where who waits by spinning belongs. Many locks are had in the order in which threads began to wait for them, and teams
 // make their rounds together: so spinners come in that order, and before those that compute, unless one of these has waited for
 // PATIENT already. Who looked in vain comes behind one other G the first time, two the second, four, ..., all, and then so again:

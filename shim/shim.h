@@ -68,6 +68,21 @@ struct p *pidleget(void);    // pinned, or NULL
 void procresize(int nprocs);
 void sched_open(void); // no sysmon: let everybody run
 
+// --- spinq.c: the order of those who spin; the caller holds sched.lock ------------------------------
+struct spinq {
+	struct gqueue all; // who looked longest ago first
+	uint32_t progress; // counts what may have ended their waits
+	uint32_t turns;	   // choices so far
+	uint32_t passed;   // how often in a row the first was passed over
+};
+void spinq_put(struct spinq *q, struct g *gp);
+void spinq_progress(struct spinq *q);
+struct g *spinq_choose(struct spinq *q, uint64_t taken); // NULL: nobody is there
+static inline uint64_t cpu_bit(uint32_t cpu)		 // bit 63: from 63 on
+{
+	return (uint64_t)1 << (cpu < 63 ? cpu : 63);
+}
+
 // --- runq.c: the queues of policy go ------------------------------------------------------------
 void runqput(struct p *pp, struct g *gp, bool next);
 struct g *runqget(struct p *pp, bool *ret_inherit);
@@ -76,6 +91,7 @@ bool globrunqtake(struct g *gp); // false: it is not there
 enum { SPIN_TURNS = 8, SPIN_LAST = SPIN_TURNS - 1 };  // of gp->spin_yields: behind all
 void gqueue_put_spun(struct gqueue *q, struct g *gp); // READY_SPUN: where it belongs
 bool gqueue_take(struct gqueue *q, const struct g *gp);
+void gqueue_put(struct gqueue *q, struct g *gp); // last
 struct g *runqsteal(struct p *pp, struct p *victim, bool steal_runnext);
 bool runqempty(const struct p *pp);
 void globrunqput(struct g *gp);
@@ -587,6 +603,10 @@ void spin_sampled(struct g *gp, uintptr_t pc, int64_t since);
 bool spin_goes_on(const struct g *gp, uintptr_t pc,
 		  int64_t since);	  // it is the wait of the last yield
 void spin_used(struct p *pp, int64_t ns); // what a spin wait gave up was used for so long
+bool spin_paused(struct g *gp, uintptr_t pc);
+enum {
+	SPIN_HOLDER = 24 * 16
+}; // PAUSEs until who holds interposed locks yields, for others wait for those
 bool spin_tried(struct g *gp, const void *obj);
 bool spin_yields(struct g *gp, uintptr_t from);
 bool spin_seen_lately(int64_t now); // somebody spun, and was made to yield

@@ -1,9 +1,7 @@
 // sitecalls.c: what a rewritten PAUSE and a rewritten `syscall` do (sites.c has them rewritten, site.S calls).
 //
-// A thread at a PAUSE waits for another thread. When Gs wait for a P, one of them may be that thread: so after PATIENCE
-// PAUSEs, somewhat longer than a hand-over of a cache line or a short section takes, it yields (spin.c says to whom). A thread that
-// was given a P in the same wait, for it seemed to be its turn, looks for longer: about as long as one more switch takes. The count is per thread and starts anew with each yield; it is not per site, so a loop that
-// waits in between in another way gets on a little sooner, which does no harm.
+// A thread at a PAUSE waits for another thread. When Gs wait for a P, one of them may be that thread: so after some PAUSEs it
+// yields (spin.c says after how many, and to whom).
 //
 // A system call that may block is a call as interposed ones are: the P is kept or handed on (HACKING.md, section 7).
 //
@@ -20,10 +18,7 @@
 #include "site.h"
 
 enum {
-	PATIENCE = 24, // PAUSEs of 40 to 140 cycles: a hand-over of a P costs several times that
-	AGAIN = 72,    // when it has yielded before in the same wait: it was thought to be its turn
-	HOLDER = 16,   // times that with interposed locks held, for others wait for those
-	ROOM = 2048,   // bytes of stack, as in safepoint.c
+	ROOM = 2048, // bytes of stack, as in safepoint.c
 };
 
 _Static_assert(offsetof(struct sched, demand) == SITE_DEMAND_OFFSET, "site.S reads it");
@@ -60,28 +55,24 @@ void site_waits(uintptr_t from)
 	struct g *gp = getg();
 	const struct site_slot *slot =
 		(const struct site_slot *)((from & -(uintptr_t)SITE_STUB) + SITE_DISTANCE);
+	uintptr_t pc = slot->back - 2;
+	bool long_enough;
 
 	if (!gp || !demand())
 		return;
-	if (tls.pauses++ == 0)
-		tls.paused_since = os_nanotime();
+	long_enough = spin_paused(gp, pc);
 	// Its slice is over. No signal would stop it: most of the time it is in our text, where none does.
 	if (unlikely(load_relaxed(&gp->preempt)) && may_stop(gp) && preempt_due(gp)) {
-		tls.pauses = 0;
-		spin_yield(gp, slot->back - 2, tls.paused_since, NULL);
+		spin_yield(gp, pc, tls.paused_since, NULL);
 		return;
 	}
-	if (tls.pauses < PATIENCE)
-		return;
-	if (tls.pauses < AGAIN && spin_goes_on(gp, slot->back - 2, tls.paused_since))
-		return;
-	if (gp->locks > 0 && tls.pauses < PATIENCE * HOLDER)
+	if (!long_enough || (gp->locks > 0 && tls.pauses < SPIN_HOLDER))
 		return;
 	tls.pauses = 0;
 	if (!may_stop(gp) || on_credit(gp))
 		return;
 	STAT(spin_site_yields);
-	spin_yield(gp, slot->back - 2, tls.paused_since, NULL);
+	spin_yield(gp, pc, tls.paused_since, NULL);
 }
 
 // Does this futex operation wait? An operation that waits, but finds another value in the word than

@@ -18,6 +18,9 @@ static const int64_t MS = 1000000;
 enum {
 	CONTINUES = 500, // ns from getting a P to spinning: it is the same wait
 	LATELY = 20000000,
+	PATIENCE = 24, // PAUSEs of 40 to 140 cycles: a hand-over of a P costs several times that
+	AGAIN = 72,
+	APART = 2000,	// ns between two PAUSEs of a wait, at most
 	TRIES = 16,	// of one object, in vain: a loop, if they came within
 	TRIED = 20000,	// ns
 	ALONE = 100000, // ns
@@ -46,6 +49,22 @@ static struct spin_site *site_at(uintptr_t pc)
 	return NULL;
 }
 
+// gp has made a PAUSE, or the like, at pc while somebody waits for a P. Has it waited for long enough? For somewhat longer than a
+// hand-over of a cache line or a short section takes; when it was given a P in the same wait, for it seemed to be its turn, for about as long as one
+// more switch takes. The count starts anew with each yield, and when there was no PAUSE for a while: the wait is over then, and
+// the next one has its own place in the order.
+bool spin_paused(struct g *gp, uintptr_t pc)
+{
+	int64_t now = os_nanotime();
+
+	if (now - tls.paused_at > APART)
+		tls.pauses = 0;
+	tls.paused_at = now;
+	if (tls.pauses++ == 0)
+		tls.paused_since = now;
+	return tls.pauses >= (spin_goes_on(gp, pc, tls.paused_since) ? AGAIN : PATIENCE);
+}
+
 bool spin_goes_on(const struct g *gp, uintptr_t pc, int64_t since)
 {
 	return gp->spin_pc == pc && since - gp->spin_back < CONTINUES;
@@ -65,6 +84,7 @@ static void give_way(struct g *gp, uintptr_t pc, int64_t since, struct g *owner,
 		gp->spun_ns = now - since;
 	}
 	gp->idle_ns = now - since;
+	gp->spin_sampled = sampled;
 	if (sampled)
 		gp->spin_yields = SPIN_LAST;
 	STAT(spin_yields);
@@ -78,6 +98,7 @@ static void give_way(struct g *gp, uintptr_t pc, int64_t since, struct g *owner,
 		if (first)
 			sysmon_spins(now);
 	}
+	tls.pauses = 0;
 	tls.spin_site = site ? site : &spin_nowhere;
 	gosched_spun(gp, owner);
 	tls.spin_site = NULL;

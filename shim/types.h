@@ -165,6 +165,8 @@ struct g {
 	int64_t tried_at;     // when it last had tried some times
 	bool suspect;	      // those who spin may wait for it: a very short slice
 	uint32_t spin_yields; // of that wait so far
+	uint32_t spin_looked; // spinq.c: how much progress there had been when it looked last
+	bool spin_sampled;    // a sample found it waiting, last
 	int64_t idle_ns;      // as spun_ns, but charged or not
 	uintptr_t spin_near; // where the last sample found it near a PAUSE, in code without a table
 	uintptr_t spin_asked; // a sample found it waiting there; the injected call yields
@@ -228,7 +230,8 @@ struct p {
 	uint32_t woke_at;	     // where that was put in the queue; a hint
 	uint32_t cpu;		     // where its holder began to run, or is expected to; a hint
 	struct spin_site *freed_by;  // the spin wait that gave it up for its holder, or NULL
-	struct p *link;		     // sched.pidle
+	bool in_vain;	// policy fair: its last holder looked in vain for what it waits for
+	struct p *link; // sched.pidle
 	uint32_t id;
 	uint32_t rand;
 
@@ -341,13 +344,13 @@ struct tls {
 	struct g *self;	   // the thread's G even while g is NULL
 	bool async_cancel; // the program has the asynchronous type of cancellation on
 	bool is_sysmon;
-	uint32_t weight;		// preempt_set_weight, or 0
-	uint32_t pauses;		// sitecalls.c: rewritten PAUSEs since the last yield
-	int64_t paused_since;		// sitecalls.c: the first of these
-	struct spin_site *spin_site;	// spin.c: where this thread yields
-	uint32_t critical;		// > 0: the program's signal handlers are deferred
-	uint32_t frames;		// program handlers running on top of a wait or system call
-	uintptr_t frames_lo, frames_hi; // their stack, when frames > 0: [frames_lo, frames_hi)
+	uint32_t weight;		 // preempt_set_weight, or 0
+	uint32_t pauses;		 // spin.c: PAUSEs in this wait, since the last yield
+	int64_t paused_since, paused_at; // spin.c: the first of these, and the last
+	struct spin_site *spin_site;	 // spin.c: where this thread yields
+	uint32_t critical;		 // > 0: the program's signal handlers are deferred
+	uint32_t frames;		 // program handlers running on top of a wait or system call
+	uintptr_t frames_lo, frames_hi;	 // their stack, when frames > 0: [frames_lo, frames_hi)
 	uintptr_t
 		deep; // in a call that passes through (deep_enter): stack pointer of its wrapper; else 0
 	struct g *vfork_g; // what g was before vfork

@@ -10,8 +10,6 @@
 // The declarations are weak, for programs. As definitions they are ours.
 #define PUBLIC EXPORT
 
-enum { PATIENCE = 24 }; // as long as a rewritten PAUSE
-
 PUBLIC const char *preempt_version(void)
 {
 	return PREEMPT_VERSION;
@@ -62,6 +60,7 @@ PUBLIC void preempt_lock_begin(const volatile void *lock)
 
 PUBLIC void preempt_lock_wait(const volatile void *lock)
 {
+	uintptr_t from = (uintptr_t)__builtin_return_address(0);
 	struct g *gp = getg();
 
 	cpu_relax();
@@ -69,22 +68,19 @@ PUBLIC void preempt_lock_wait(const volatile void *lock)
 		return;
 	lock_not_counted(gp);
 	preempt_check(gp);
-	if (++tls.pauses >= PATIENCE) {
-		tls.pauses = 0;
-		if (demand()) {
-			STAT(spin_yields);
-			PROBE3(spin_yield, gp->goid, gp->tid, SPIN_HINT);
-			gosched(gp, G_RUNNABLE);
-		}
-	}
+	if (demand() && spin_paused(gp, from))
+		spin_yield(gp, from, tls.paused_since, NULL);
 	lock_counted(gp);
 	gp->spun = lock;
 }
 
 PUBLIC void preempt_lock_end(const volatile void *lock)
 {
-	(void)lock;
-	lock_released(getg());
+	struct g *gp = getg();
+
+	if (gp && gp->spun == lock)
+		gp->spun = NULL;
+	lock_released(gp);
 }
 
 PUBLIC int preempt_set_weight(int weight)

@@ -8,7 +8,7 @@ from tool import *
 
 # Number of arguments, and of places.
 PROBES = {"go_start": (3, 1), "go_block": (3, 1), "go_unblock": (2, 1), "go_preempt": (3, 3), "retake": (3, 2),
-          "handoff": (1, 1), "spin_yield": (3, 4), "stw": (2, 2)}
+          "handoff": (1, 1), "spin_yield": (3, 3), "stw": (2, 2)}
 
 
 def notes():

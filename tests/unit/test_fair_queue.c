@@ -77,6 +77,7 @@ START_TEST(spun)
 	ck_assert_ptr_eq(pick(), b); // a came later, and never passes all
 	ck_assert_ptr_eq(pick(), a);
 	a->spin_yields = 1;
+	P(0)->in_vain = true;
 	queue_one(1, READY_SPUN);
 	ck_assert_ptr_eq(pick(), hog);
 	ck_assert_ptr_eq(pick(), a);
@@ -88,6 +89,43 @@ START_TEST(spun)
 	ck_assert(policy_fair.take(a));
 	ck_assert(!policy_fair.take(a));
 	ck_assert(policy_fair.empty());
+}
+END_TEST
+
+// Who has waited for longest by spinning looks first, once, and again when something has happened; else who looked longest ago.
+START_TEST(spun_order)
+{
+	struct spinq q = {0};
+	struct g *a = &threads[0].g, *b = &threads[1].g, *c = &threads[2].g;
+
+	begin(1, 10 * MS, 1);
+	q.turns = 1; // the next that does not go by progress is far
+	a->spin_since = 1;
+	b->spin_since = 2;
+	c->spin_since = 3;
+	c->spin_yields = b->spin_yields = a->spin_yields = 1;
+	spinq_put(&q, c);
+	spinq_put(&q, b);
+	ck_assert_ptr_eq(spinq_choose(&q, 0), c); // both have looked
+	spinq_progress(&q);
+	ck_assert_ptr_eq(spinq_choose(&q, 0), b);
+	a->spin_yields = 0;
+	gqueue_take(&q.all, b);
+	spinq_put(&q, b); // looked, in vain
+	ck_assert_ptr_eq(spinq_choose(&q, 0), c);
+	spinq_put(&q, a); // it begins to wait: it did something before
+	ck_assert_ptr_eq(spinq_choose(&q, 0), b);
+	b->spin_sampled = true;
+	ck_assert_ptr_eq(spinq_choose(&q, 0), c);
+	b->spin_sampled = false;
+	b->cpu = 1; // where another runs
+	ck_assert_ptr_eq(spinq_choose(&q, cpu_bit(1)), c);
+	// In any case, now and then: the first in the list.
+	spinq_progress(&q);
+	for (int i = 0; i < 8; i++)
+		if (spinq_choose(&q, 0) == q.all.head)
+			return;
+	ck_abort_msg("the first in the list had no turn");
 }
 END_TEST
 
@@ -259,6 +297,7 @@ static void add(TCase *tc)
 	tcase_add_test(tc, fifo_among_equals);
 	tcase_add_test(tc, yield);
 	tcase_add_test(tc, spun);
+	tcase_add_test(tc, spun_order);
 	tcase_add_test(tc, prefers_free_cpu);
 	tcase_add_test(tc, hands_on);
 	tcase_add_test(tc, charged_by_cpu);

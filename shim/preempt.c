@@ -65,6 +65,7 @@ bool preempt_m_if_fenced(struct g *gp, const struct p *pp, uint64_t word)
 		return false;
 	}
 	STAT(signals_sent);
+	TRACE(write, TRACE_SIGNAL, 0, pp, gp->goid, 0, 0, 0);
 	return true;
 }
 
@@ -197,6 +198,7 @@ static void answer_look(struct g *gp, ucontext_t *uc)
 	store_relaxed(&gp->preempt, true);
 	left = load_relaxed(&pp->slice_start) + config.quantum - os_nanotime();
 	STAT(spin_yields);
+	TRACE(write, TRACE_SPIN, TRACE_SPIN_SAMPLED, pp, gp->goid, 0, context_pc(uc), 0);
 	if (left > 0)
 		count_relaxed(&stats.spin_saved_ns, (uint64_t)left);
 }
@@ -238,6 +240,7 @@ void preempt_handler(int sig, siginfo_t *info, void *context)
 	refused(why);
 	if (why == REFUSE_NOT)
 		return;
+	TRACE(write, TRACE_REFUSE, why, NULL, gp->goid, 0, 0, 0);
 	if (!load_relaxed(&gp->force)) {
 		sysmon_refused();
 		return;

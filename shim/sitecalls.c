@@ -99,8 +99,14 @@ static void yielded(int64_t from, int64_t to, uint64_t used)
 	store_relaxed(&hold.until, to + (pause < most ? pause : most));
 }
 
-// Instead of a PAUSE while there is demand. Stack: as gosched.
-void site_waits(void)
+// What is behind the instruction, for an address in its stub.
+static uintptr_t site_after(uintptr_t from)
+{
+	return *(const uintptr_t *)((from & -(uintptr_t)SITE_STUB) + SITE_DISTANCE);
+}
+
+// Instead of a PAUSE while there is demand. from: the return address into the stub. Stack: as gosched.
+void site_waits(uintptr_t from)
 {
 	struct g *gp = getg();
 	uint64_t used;
@@ -127,6 +133,7 @@ void site_waits(void)
 		return;
 	STAT(spin_yields);
 	STAT(spin_site_yields);
+	TRACE(write, TRACE_SPIN, TRACE_SPIN_SITE, gp->p, gp->goid, 0, site_after(from), now);
 	used = slices();
 	gosched(gp, G_RUNNABLE);
 	yielded(now, os_nanotime(), slices() - used);

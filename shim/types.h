@@ -184,6 +184,7 @@ struct g {
 	struct asking asking;	// sysmon: preemption signals to it in that stretch
 	uint64_t run_ns, wait_ns, switches;
 	char name[16];
+	char traced_name[16]; // tracer: the one it wrote last
 };
 
 // A virtual processor. word is the whole state: generation and enum p_state. Whoever moves it to

@@ -39,6 +39,7 @@ void shim_child_after_fork(void)
 	sites_reset_in_child();
 	dump_reset_in_child();
 	deadlock_reset_in_child();
+	trace_reset_in_child();
 	stats_reset_in_child();
 	sched_reset_in_child();
 }
@@ -131,8 +132,10 @@ static inline __attribute__((always_inline)) struct g *exec_begins(void)
 	if (gp)
 		entersyscall(gp);
 	if (load_relaxed(&sched.active) == PHASE_ACTIVE) {
-		if (!tls.vforked)
+		if (!tls.vforked) {
+			trace_settle();
 			helper_leave();
+		}
 		signal_prepare_exec();
 	}
 	return gp;
@@ -240,6 +243,8 @@ REAL_FN(_exit);
 
 EXPORT void _exit(int status)
 {
+	if (!tls.vforked)
+		trace_settle();
 	helper_leave();
 	REAL(_exit)(status);
 	__builtin_unreachable();

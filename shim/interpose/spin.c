@@ -104,6 +104,8 @@ __attribute__((noinline)) static int lock_slow(struct g *gp, pthread_spinlock_t 
 				yield_cpu();
 			} else if (demand()) {
 				STAT(spin_yields);
+				TRACE(write, TRACE_SPIN, TRACE_SPIN_LOCK, gp->p, gp->goid, 0,
+				      (uintptr_t)l, 0);
 				gosched(gp, G_RUNNABLE);
 			}
 		}

@@ -119,6 +119,7 @@ site_pause:
 	.cfi_def_cfa_register %rbp
 	andq	$-16, %rsp
 	cld					// as C code expects
+	movq	88(%rbp), %rdi			// return address into the stub, above what is saved
 	call	site_waits
 	movq	%rbp, %rsp
 	.cfi_def_cfa_register %rsp

@@ -56,6 +56,7 @@ static void bucket_unlock(struct bucket *b)
 static void append(struct bucket *b, struct g *gp, const void *addr)
 {
 	store_relaxed(&gp->waitaddr, addr);
+	gp->waitfor = addr;
 	gp->waitnext = NULL;
 	gp->waitprev = b->tail;
 	if (b->tail)

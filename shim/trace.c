@@ -152,7 +152,7 @@ void trace_start(const struct p *pp, const struct g *gp, bool inherits, int64_t 
 // gp, the caller's own, has parked. pp: the P that it still has, pinned, or NULL.
 void trace_block(const struct p *pp, const struct g *gp, int64_t now)
 {
-	const void *addr = load_relaxed(&gp->waitaddr);
+	const void *addr = gp->waitfor;
 	// A waiter's mutex is there; the field is in the public header.
 	int owner = gp->waitreason == WAIT_MUTEX && addr
 			    ? load_relaxed(&((const pthread_mutex_t *)addr)->__data.__owner)
@@ -232,10 +232,12 @@ static bool append(void)
 
 	if (tr.header->error)
 		return false;
-	n = sys4(SYS_pwrite64, fd, &chunk, chunk.head.size, end);
-	if (n != (long)chunk.head.size) {
-		store_relaxed(&tr.header->error, n < 0 ? (int32_t)-n : ENOSPC);
-		return false;
+	for (uint32_t at = 0; at < chunk.head.size; at += (uint32_t)n) {
+		n = sys4(SYS_pwrite64, fd, (char *)&chunk + at, chunk.head.size - at, end + at);
+		if (n <= 0) {
+			store_relaxed(&tr.header->error, n < 0 ? (int32_t)-n : ENOSPC);
+			return false;
+		}
 	}
 	store_release(&tr.header->end,
 		      end + chunk.head.size); // before tail moves; pairs with readers of the file

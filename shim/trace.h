@@ -1,4 +1,4 @@
-// trace.h: the file of PREEMPT_TRACE: what the library writes and `preempt trace` reads. HACKING.md, section 15, has it in words.
+// trace.h: the file of PREEMPT_TRACE: what the library writes and `preempt trace` reads. HACKING.md, section 14, has it in words.
 //
 // Little-endian. A header of one page; rings, which the process has mapped; then chunks, up to header.end. An event is in its ring
 // until it is copied into a chunk: a reader takes all chunks, and of each ring what has not been in one. So at every moment, also

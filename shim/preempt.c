@@ -198,7 +198,7 @@ static void answer_look(struct g *gp, ucontext_t *uc)
 	store_relaxed(&gp->preempt, true);
 	left = load_relaxed(&pp->slice_start) + config.quantum - os_nanotime();
 	STAT(spin_yields);
-	TRACE(write, TRACE_SPIN, TRACE_SPIN_SAMPLED, pp, gp->goid, 0, context_pc(uc), 0);
+	TRACE(write, TRACE_SPIN, TRACE_SPIN_SAMPLED, pp, gp->goid, 0, gp->interrupted.pc, 0);
 	if (left > 0)
 		count_relaxed(&stats.spin_saved_ns, (uint64_t)left);
 }

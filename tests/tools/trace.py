@@ -317,6 +317,57 @@ def case_browser():
         shutil.copy(path("t.png"), os.environ["TRACE_SHOT"])
 
 
+SPINS = """
+    #include <pthread.h>
+    #include <stdlib.h>
+    static int here, round_, n;
+    __attribute__((noinline)) void spin_here(void)
+    {
+        int r = __atomic_load_n(&round_, __ATOMIC_ACQUIRE);
+        if (__atomic_add_fetch(&here, 1, __ATOMIC_ACQ_REL) == n) {
+            here = 0;
+            __atomic_store_n(&round_, r + 1, __ATOMIC_RELEASE);
+            return;
+        }
+        while (__atomic_load_n(&round_, __ATOMIC_ACQUIRE) == r)
+            __builtin_ia32_pause();
+    }
+    static void *work(void *arg)
+    {
+        for (int i = 0; i < *(int *)arg; i++) {
+            spin_here();
+            for (volatile int k = 0; k < 2000; k++)
+                ;
+        }
+        return arg;
+    }
+    int main(int argc, char **argv)
+    {
+        int rounds = atoi(argv[argc - 1]);
+        pthread_t t[6];
+        n = 6;
+        for (int i = 0; i < n; i++)
+            pthread_create(&t[i], 0, work, &rounds);
+        for (int i = 0; i < n; i++)
+            pthread_join(t[i], 0);
+        return 0;
+    }
+"""
+
+
+def case_spin():
+    """Where threads spin is named, at rewritten instructions and when it is found by samples."""
+    prog = compiled("spins", SPINS, "-pthread")
+    for mode, rounds in ("on", 3000), ("sample", 300):
+        good(preempt("trace", "record", "--library", LIBRARY, "-o", "t", "--", prog, str(rounds),
+                     env={"PREEMPT_PROCS": "2", "PREEMPT_SPIN": mode}))
+        sites = json.loads(good(preempt("trace", "report", "--json", "t"))[0])["spin_sites"]
+        assert sites and sites[0]["name"].startswith("spin_here+0x"), (mode, sites)
+        assert sum(s["yields"] for s in sites) == Trace(path()).counts["spin"]
+        good(preempt("trace", "report", "t"))
+        assert "spin_here+0x" in read(path("t.html"))
+
+
 FORKS = """
     #include <pthread.h>
     #include <stdlib.h>

@@ -26,6 +26,8 @@ ROUNDS = """
         for (int i = 0; i < rounds; i++) {
             pthread_barrier_wait(&barrier);
             pthread_mutex_lock(&the_lock);
+            if (i == 0)
+                usleep(5000); // so that somebody has to wait, on any machine
             for (volatile int k = 0; k < 20000; k++)
                 ;
             pthread_mutex_unlock(&the_lock);
@@ -201,19 +203,18 @@ def case_counts():
                 if KINDS[e[2]] == "go_block":
                     waits[e[3]] = waits.get(e[3], 0) + 1
         # At each meeting all but the last wait; a wake-up that comes before one has let go of its P saves it that.
-        assert 0.8 * 5 * 200 <= waits[6] <= 5 * 200, waits
+        assert 0.5 * 5 * 200 <= waits[6] <= 5 * 200, waits
         r = json.loads(good(preempt("trace", "report", "--json", "t"))[0])
         assert r["switches"] == t.granted and r["lost_events"] == 0 and r["events"] == sum(c.values())
         assert r["times_ns"]["run_delay"]["count"] == stats["run_delay_ns"]["count"] == t.granted
         locks = {(x["name"], x["kind"]): x for x in r["locks"]}
         assert sum(x["waits"] for x in r["locks"]) == c["go_block"]
-        if (1 in waits):
-            assert locks["the_lock", "mutex"]["waits"] == waits[1], locks
+        assert locks["the_lock", "mutex"]["waits"] == waits[1] > 0, locks
 
 
 def case_consistent():
     """Whatever threads do, with slices of 100 us: each grant of a P ends once before the next."""
-    prog = compiled("mix", MIX, "-pthread")
+    prog, seen = compiled("mix", MIX, "-pthread"), dict.fromkeys(KINDS, 0)
     for procs in "1", "2", "4":
         for policy in "go", "fair":
             record(prog, "300", env={"PREEMPT_PROCS": procs, "PREEMPT_QUANTUM": "100us", "PREEMPT_POLICY": policy,
@@ -221,9 +222,11 @@ def case_consistent():
             t = Trace(path())
             if t.lost:  # a machine that is very busy
                 continue
-            assert t.check_ps() > 100
-            for kind in "go_block", "go_preempt", "go_sched", "syscall_begin", "syscall_block", "signal", "go_end":
-                assert t.counts[kind] > 0, (kind, t.counts)
+            assert t.check_ps() > 20
+            for kind, n in t.counts.items():
+                seen[kind] += n
+    for kind in "go_block", "go_preempt", "go_sched", "syscall_begin", "syscall_block", "signal", "go_end":
+        assert seen[kind] > 0, (kind, seen)
 
 
 def tracks(events):
@@ -259,7 +262,7 @@ def case_export():
     for e in d["traceEvents"]:
         if e["ph"] in "sf":
             flows.setdefault(e["id"], {})[e["ph"]] = e
-    assert len(flows) > 100 and all(set(f) == {"s", "f"} for f in flows.values())
+    assert len(flows) > 20 and all(set(f) == {"s", "f"} for f in flows.values())
     assert all(f["s"]["ts"] <= f["f"]["ts"] for f in flows.values())
     assert {f["s"]["name"] for f in flows.values()} == {"wake-up", "hand-off"}
     names = {e["args"]["name"] for e in d["traceEvents"] if e["ph"] == "M"}
@@ -425,17 +428,27 @@ def case_exec():
     assert Trace(path()).counts["go_create"] == 4 and Trace(path("t.2")).counts["go_create"] == 4
 
 
+def names_so_far():
+    try:
+        return Trace(path()).counts["go_name"]
+    except (OSError, AssertionError, struct.error):  # it is just being made
+        return 0
+
+
 def case_killed():
     """A process that is killed, or ends by _exit, leaves all it did."""
     prog = compiled("rounds", ROUNDS, "-pthread")
     p = subprocess.Popen([prog, "4", "100000000"], cwd=tmp, env={**env, "LD_PRELOAD": LIBRARY, "PREEMPT_TRACE": "t"})
-    time.sleep(1.0)
+    limit = time.monotonic() + 30
+    while names_so_far() < 10:
+        assert time.monotonic() < limit
+        time.sleep(0.3)
     good(preempt("trace", "export", "t", "-o", "live.json"))  # while it runs
     assert len(json.loads(read(path("live.json")))["traceEvents"]) > 100
     p.kill()
     p.wait()
     t = Trace(path())
-    assert t.counts["go_create"] == 5 and t.counts["go_name"] >= 8
+    assert t.counts["go_create"] == 5 and t.counts["go_name"] >= 10
     if t.lost == 0:
         assert t.check_ps() > 100
     good(preempt("trace", "report", "t"))

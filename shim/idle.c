@@ -41,6 +41,8 @@ struct p *pidleget(void)
 		store_release(&pp->word, P_SEQ(pp->word) | P_SCHED); // as in pidleput
 	}
 	lock_release(&sched.lock);
+	if (pp)
+		TRACE(write, TRACE_PROC_START, 0, pp, 0, 0, 0, 0);
 	return pp;
 }
 

@@ -109,6 +109,7 @@ __attribute__((destructor)) static void fini(void)
 
 	if (load_relaxed(&sched.active) != PHASE_OFF)
 		stats_report();
+	trace_settle();
 	snapshot_leave();
 	helper_leave();
 	errno = saved;
@@ -164,6 +165,7 @@ bool shim_activate(void)
 	if (!gp)
 		return give_up("memory for a thread", -ENOMEM);
 	preempt_init(); // before sysmon: with two threads the kernel takes 10 ms to register for membarrier
+	trace_open();
 	r = sysmon_start();
 	if (r < 0) {
 		g_free(gp);

@@ -30,6 +30,7 @@ struct bucket lot[LOT_BUCKETS];
 static void append(struct bucket *b, struct g *gp, const void *addr)
 {
 	store_relaxed(&gp->waitaddr, addr);
+	gp->waitfor = addr;
 	gp->waitnext = NULL;
 	gp->waitprev = b->tail;
 	if (b->tail)

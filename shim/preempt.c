@@ -66,6 +66,7 @@ bool preempt_m_if_fenced(struct g *gp, const struct p *pp, uint64_t word)
 		return false;
 	}
 	STAT(signals_sent);
+	TRACE(write, TRACE_SIGNAL, 0, pp, gp->goid, 0, 0, 0);
 	return true;
 }
 
@@ -229,6 +230,7 @@ static bool look_without_table(struct g *gp, ucontext_t *uc)
 		return false;
 	STAT(spin_yields);
 	PROBE3(spin_yield, gp->goid, gp->tid, SPIN_SAMPLED);
+	TRACE(write, TRACE_SPIN, TRACE_SPIN_SAMPLED, gp->p, gp->goid, 0, pc, 0);
 	stop_here(gp, uc);
 	return true;
 }
@@ -302,6 +304,8 @@ void preempt_handler(int sig, siginfo_t *info, void *context)
 	loop = config.spin ? is_spin_wait(context_pc(context)) : 0;
 	why = inject(gp, context, loop != 0);
 	refused(why);
+	if (why != REFUSE_NOT)
+		TRACE(write, TRACE_REFUSE, why, NULL, gp->goid, 0, 0, 0);
 	if (why == REFUSE_NOT && loop)
 		spins_at(gp, loop); // the slice ends, but this one has made no use of it
 	if (why == REFUSE_NOT || (why == REFUSE_NO_TABLE && look_without_table(gp, context)))

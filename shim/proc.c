@@ -64,7 +64,10 @@ static void unpin(struct g *gp, struct p *pp)
 // sysmon: take a P away from its holder. True: the caller has it pinned.
 bool retakep(struct p *pp, uint64_t word)
 {
-	return cas(&pp->word, word, P_SEQ(word) | P_SCHED); // against pin
+	if (!cas(&pp->word, word, P_SEQ(word) | P_SCHED)) // against pin
+		return false;
+	TRACE(retake, pp);
+	return true;
 }
 
 // Give a pinned P to gp, whose thread is the caller or asleep. A new generation begins: every
@@ -73,6 +76,7 @@ static void wirep(struct p *pp, struct g *gp, int64_t now, bool inherit)
 {
 	uint64_t seq = P_SEQ(pp->word) + P_SEQ_ONE;
 
+	TRACE(start, pp, gp, inherit, now);
 	if (!inherit) {
 		store_relaxed(&pp->schedtick, pp->schedtick + 1);
 		store_relaxed(&pp->slice_start, now);
@@ -146,6 +150,7 @@ static void schedule(struct p *pp)
 			grant(pp, gp, inherit);
 			return;
 		}
+		TRACE(write, TRACE_PROC_STOP, 0, pp, 0, 0, 0, 0);
 		lock_acquire(&sched.lock);
 		idle = pp->id < sched.nprocs;
 		if (idle) {
@@ -168,6 +173,7 @@ void handoffp(struct p *pp)
 {
 	STAT(handoffs);
 	PROBE1(handoff, pp->id);
+	TRACE(write, TRACE_HANDOFF, 0, pp, pp->g ? pp->g->goid : 0, 0, 0, 0);
 	schedule(pp);
 }
 
@@ -299,6 +305,7 @@ bool gopark_begin_for(struct g *gp, enum wait_reason why, struct g *owner)
 	}
 	PROBE3(go_block, gp->goid, gp->tid, (int)why);
 	// From here on a granter may write gp's scheduling fields.
+	TRACE(block, pp, gp, now);
 	if (pp)
 		schedule_to(pp, owner);
 	if (unlikely(load_relaxed(&sched.watch_idle)))
@@ -411,6 +418,7 @@ static void run_again(struct g *gp, bool on_credit, enum ready_as as)
 	if (on_credit || unlikely(load_relaxed(&sched.open))) {
 		if (on_credit)
 			STAT(credit_runs);
+		TRACE(write, TRACE_GO_CREDIT, 0, NULL, gp->goid, 0, 0, now);
 		gp->run_since = now;
 		gp->grace_over = false;
 		store_relaxed(&gp->force, false);
@@ -444,6 +452,7 @@ static void run_again(struct g *gp, bool on_credit, enum ready_as as)
 void gounpark(struct g *gp)
 {
 	store_relaxed(&gp->park, PARK_NONE);
+	TRACE(unblock, gp, true, 0);
 	run_again(gp, os_nanotime() - gp->run_since >= config.credit, READY_WOKEN);
 }
 
@@ -463,6 +472,7 @@ void goready(struct g *gp)
 	}
 	PROBE2(go_unblock, gp->goid, gp->tid);
 	now = os_nanotime();
+	TRACE(unblock, gp, false, now);
 	gp->runnable_since = now;
 	gp->ready_as = READY_WOKEN;
 	store_relaxed(&gp->status, G_RUNNABLE);
@@ -511,14 +521,17 @@ static void yield(struct g *gp, enum g_status as, enum ready_as why, struct g *t
 {
 	struct p *had, *pp;
 	int64_t now;
+	bool asked;
 
 	critical_enter();
 	had = gp->p;
 	pp = pin(gp);
+	asked = load_relaxed(&gp->preempt);
 	store_relaxed(&gp->preempt, false);
 	store_relaxed(&gp->force, false);
 	if (!pp) {
 		stray_ends(gp, had, os_nanotime());
+		TRACE(yield, NULL, gp, as == G_PREEMPTED, asked, 0);
 		critical_leave();
 		run_again(gp, false, why);
 		return;
@@ -536,6 +549,7 @@ static void yield(struct g *gp, enum g_status as, enum ready_as why, struct g *t
 	run_ends(gp, now);
 	if (now > pp->slice_start + config.quantum)
 		stats_overshoot(now - pp->slice_start - config.quantum);
+	TRACE(yield, pp, gp, as == G_PREEMPTED, asked, now);
 	gp->p = NULL;
 	gp->runnable_since = now;
 	gp->ready_as = (uint8_t)why;
@@ -614,6 +628,7 @@ void entersyscallblock_slow(struct g *gp)
 		stray_ends(gp, had, now);
 	burst_ends(gp, now);
 	gp->call_since = now;
+	TRACE(write, TRACE_SYSCALL_BLOCK, 0, pp, gp->goid, 0, at.pc, now);
 	gp->run_since = 0; // accounted for
 	gp->p = NULL;
 	store_relaxed(&gp->status, G_SYSCALL);
@@ -622,7 +637,7 @@ void entersyscallblock_slow(struct g *gp)
 	if (unlikely(load_relaxed(&sched.watch_idle)))
 		sysmon_idles();
 	critical_leave();
-	entersyscall(gp);
+	entersyscall_untraced(gp);
 	gp->at = at; // the frame of this function is gone then
 }
 
@@ -638,6 +653,7 @@ void exitsyscall_slow(struct g *gp)
 	if (load_relaxed(&sched.active) != PHASE_DORMANT)
 		stray_ends(gp, had, had ? gp->retaken_at : os_nanotime());
 	critical_leave();
+	TRACE(write, TRACE_SYSCALL_BLOCKED, 0, NULL, gp->goid, 0, 0, 0);
 	store_relaxed(&gp->status, G_RUNNING);
 	run_again(gp, true, READY_WOKEN);
 }
@@ -722,6 +738,7 @@ static void become(struct g *gp)
 	gp->stack_bottom = tls.stack_lo;
 	gp->stack_top = tls.stack_hi;
 	g_has_tid(gp);
+	TRACE(write, TRACE_GO_THREAD, 0, NULL, gp->goid, (uint32_t)gp->tid, 0, 0);
 	tls.self = gp;
 	tls.g = gp;
 	stats_thread_starts(fetch_add(&sched.ngs, 1) + 1); // a count only
@@ -729,6 +746,7 @@ static void become(struct g *gp)
 
 void sched_start(struct g *gp)
 {
+	TRACE(write, TRACE_GO_CREATE, 1, NULL, gp->goid, 0, 0, 0);
 	become(gp);
 	run_again(gp, false, READY_NEW);
 }
@@ -778,6 +796,7 @@ void goexit(void)
 	altstack_thread_exit(gp);
 	sys5(SYS_prctl, 16 /* PR_GET_NAME */, gp->name, 0, 0, 0);
 	stats_thread_exit(gp);
+	TRACE(end_of, gp);
 	store_relaxed(&gp->status, G_DEAD);
 	fetch_sub(&sched.ngs, 1); // a count only
 	g_free(gp);

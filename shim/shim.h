@@ -12,6 +12,7 @@
 #include <ucontext.h>
 
 #include "table.h"
+#include "trace.h"
 #include "types.h"
 
 // --- critical sections (signal.c) -------------------------------------------------------------
@@ -112,6 +113,28 @@ void weigh(struct g *gp); // gp's thread: its weight from its name and priority
 uint32_t weight_of_name(const char *list, const char *name); // list: PREEMPT_WEIGHTS
 uint32_t weight_from(uint32_t named, int class, int nice);   // class: SCHED_*
 
+// --- trace.c ----------------------------------------------------------------------------------
+extern bool trace_on __attribute__((visibility("hidden")));
+void trace_open(void);		    // activation, after sched_init
+void trace_settle(void);	    // the process ends; signal-safe
+void trace_thread_ends(int status); // no thread of ours may be left
+void trace_reset_in_child(void);
+// pp: the P that the event happened on, or NULL; now: the time, or 0: take it.
+void trace_write(enum trace_kind kind, unsigned detail, const struct p *pp, uint32_t g,
+		 uint32_t other, uint64_t arg, int64_t now);
+void trace_start(const struct p *pp, const struct g *gp, bool inherits, int64_t now);
+void trace_block(const struct p *pp, const struct g *gp, int64_t now);
+void trace_unblock(const struct g *gp, bool itself, int64_t now);
+void trace_yield(const struct p *pp, const struct g *gp, bool forced, bool asked, int64_t now);
+void trace_retake(const struct p *pp);
+void trace_end_of(const struct g *gp);
+// Without a trace all of them are a load and a branch. TRACE(start, pp, ...) is trace_start(pp, ...).
+#define TRACE(what, ...)                                                                           \
+	do {                                                                                       \
+		if (unlikely(load_relaxed(&trace_on)))                                             \
+			trace_##what(__VA_ARGS__);                                                 \
+	} while (0)
+
 // --- proc.c -----------------------------------------------------------------------------------
 int sched_init(int nprocs);	 // P pool; 0 or -errno
 void sched_start(struct g *gp);	 // the calling thread becomes gp and takes a P without waiting
@@ -205,16 +228,23 @@ static inline __attribute__((always_inline)) void frame_here(struct frame *f)
 			 : "rax");
 }
 
-// About to make a call that may block. The P stays, but sysmon may retake it. Keeps errno.
-static inline __attribute__((always_inline)) void entersyscall(struct g *gp)
+// The rest of entersyscall.
+static inline __attribute__((always_inline)) void entersyscall_untraced(struct g *gp)
 {
-	frame_here(&gp->at);
 	store_relaxed(&gp->status, G_SYSCALL);
 	if (unlikely(load_relaxed(&sched.fenced)))
 		(void)xchg(&gp->status, G_SYSCALL); // full barrier; pairs with the cas in preempt_m
 	compiler_barrier();
 	if (unlikely(load_relaxed(&gp->signal_pending)))
 		entersyscall_slow(gp);
+}
+
+// About to make a call that may block. The P stays, but sysmon may retake it. Keeps errno.
+static inline __attribute__((always_inline)) void entersyscall(struct g *gp)
+{
+	frame_here(&gp->at);
+	TRACE(write, TRACE_SYSCALL_BEGIN, 0, gp->p, gp->goid, 0, gp->at.pc, 0);
+	entersyscall_untraced(gp);
 }
 
 // About to make one that will block: the P is handed on at once.
@@ -233,6 +263,7 @@ static inline void exitsyscall(struct g *gp)
 	if (likely(pp) && likely(load_relaxed(&pp->word) == (gp->pseq | P_RUNNING))) {
 		store_relaxed(&pp->syscalltick, pp->syscalltick + 1);
 		store_relaxed(&gp->status, G_RUNNING);
+		TRACE(write, TRACE_SYSCALL_END, 0, pp, gp->goid, 0, 0, 0);
 	} else {
 		exitsyscall_slow(gp);
 	}
@@ -598,6 +629,9 @@ int text_write(struct text_order *o);
 // --- spin.c: threads that wait by spinning -----------------------------------------------------------
 // gp, the caller's, has spun at pc since then: let others run; owner, or NULL: whom it waits for. Stack: as gosched.
 void spin_yield(struct g *gp, uintptr_t pc, int64_t since, struct g *owner);
+// The same; for a lock whose address is known.
+void spin_yield_lock(struct g *gp, const volatile void *lock, uintptr_t pc, int64_t since,
+		     struct g *owner);
 // The same, found by a sample: to find out that it still waits takes long, so it comes behind all who wait now.
 void spin_sampled(struct g *gp, uintptr_t pc, int64_t since);
 bool spin_goes_on(const struct g *gp, uintptr_t pc,

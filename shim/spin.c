@@ -70,10 +70,13 @@ bool spin_goes_on(const struct g *gp, uintptr_t pc, int64_t since)
 	return gp->spin_pc == pc && since - gp->spin_back < CONTINUES;
 }
 
-static void give_way(struct g *gp, uintptr_t pc, int64_t since, struct g *owner, bool sampled)
+// how, at: for the trace.
+static void give_way(struct g *gp, uintptr_t pc, int64_t since, struct g *owner,
+		     enum trace_spin how, uintptr_t at)
 {
 	struct spin_site *site = site_at(pc);
 	int64_t now = os_nanotime();
+	bool sampled = how == TRACE_SPIN_SAMPLED;
 
 	if (spin_goes_on(gp, pc, since)) {
 		gp->spin_yields++;
@@ -89,6 +92,7 @@ static void give_way(struct g *gp, uintptr_t pc, int64_t since, struct g *owner,
 		gp->spin_yields = SPIN_LAST;
 	STAT(spin_yields);
 	PROBE3(spin_yield, gp->goid, gp->tid, sampled ? SPIN_SAMPLED : SPIN_SITE);
+	TRACE(write, TRACE_SPIN, how, gp->p, gp->goid, 0, at, now);
 	if (site)
 		count_relaxed(&site->yields, 1);
 	if (!sampled && now - load_relaxed(&seen) > MS) { // samples are too far apart for that
@@ -107,12 +111,18 @@ static void give_way(struct g *gp, uintptr_t pc, int64_t since, struct g *owner,
 
 void spin_yield(struct g *gp, uintptr_t pc, int64_t since, struct g *owner)
 {
-	give_way(gp, pc, since, owner, false);
+	give_way(gp, pc, since, owner, TRACE_SPIN_SITE, pc);
+}
+
+void spin_yield_lock(struct g *gp, const volatile void *lock, uintptr_t pc, int64_t since,
+		     struct g *owner)
+{
+	give_way(gp, pc, since, owner, TRACE_SPIN_LOCK, (uintptr_t)lock);
 }
 
 void spin_sampled(struct g *gp, uintptr_t pc, int64_t since)
 {
-	give_way(gp, pc, since, NULL, true);
+	give_way(gp, pc, since, NULL, TRACE_SPIN_SAMPLED, pc);
 }
 
 // A try to take obj has failed. Is it one of many, in a loop without anything else, and does it make sense that gp lets go of
@@ -143,7 +153,7 @@ bool spin_yields(struct g *gp, uintptr_t from)
 	int64_t now = os_nanotime();
 
 	if (spin_goes_on(gp, from, now)) {
-		spin_yield(gp, from, now, NULL);
+		give_way(gp, from, now, NULL, TRACE_SPIN_OTHER, from);
 		return true;
 	}
 	gp->spin_pc = from;

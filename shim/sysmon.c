@@ -120,6 +120,7 @@ void sysmon_ask(struct p *pp, uint64_t word, int64_t at, const struct g *woken,
 	store_release(&pp->resched, word); // pairs with watch_running: resched_at is set
 	if (at <= now && load_acquire(&pp->word) == word) { // pairs with wirep: gp is its holder
 		store_relaxed(&gp->preempt, true);
+		TRACE(write, TRACE_ASK, 1, pp, gp->goid, self ? self->goid : 0, 0, now);
 		if (gp == self) // takes it at the end of the call that woke the other, or soon
 			return;
 		if (!config.asyncpreemptoff && load_relaxed(&gp->locks) <= 0 &&
@@ -322,6 +323,7 @@ static int64_t watch_running(struct p *pp, uint64_t word, struct g *gp, int64_t 
 	if (!pp->sysmon.requested) {
 		pp->sysmon.requested = true;
 		STAT(preempt_requested);
+		TRACE(write, TRACE_ASK, 0, pp, gp->goid, 0, 0, now);
 	}
 	store_relaxed(&gp->preempt, true);
 	if (load_relaxed(&gp->locks) > 0) {
@@ -610,6 +612,7 @@ static bool end_for_good(void)
 	if (xchg(&stopping, 1)) // once; pairs with the loop in sysmon
 		return false;
 	sched_open();
+	trace_thread_ends(exit_status);
 	xchg(&asleep, 0); // as sysmon_kick
 	os_futex_wake(&asleep, 1);
 	wake_from_nap();

@@ -120,7 +120,9 @@ struct g {
 	int64_t charged; // ns in all, with the CPU time before it was a G; 0: none yet
 
 	// Parking lot (park.c). Protected by the lock of the bucket of waitaddr.
-	const void *waitaddr;  // what it is queued for; NULL: not queued
+	const void *waitaddr; // what it is queued for; NULL: not queued
+	const void *
+		waitfor; // the same, but stays when a waker has taken it from the queue: for the trace
 	const void *waitmutex; // on a condition variable: where a signal may move it, or NULL
 	uint8_t waitkind;      // LOT_*
 	bool waitmoved; // it was moved there by lot_signal or lot_broadcast: it has been signalled, no deadline counts
@@ -212,6 +214,7 @@ struct g {
 	uint8_t long_bursts;	// of these, in a row
 	uint64_t run_ns, wait_ns, switches;
 	char name[16];
+	char traced_name[16]; // tracer: the one it wrote last
 };
 
 // A virtual processor. word is the whole state: generation and enum p_state. Whoever moves it to

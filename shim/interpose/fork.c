@@ -41,6 +41,7 @@ void shim_child_after_fork(void)
 	snapshot_reset_in_child();
 	deadlock_reset_in_child();
 	futexhash_reset_in_child();
+	trace_reset_in_child();
 	stats_reset_in_child();
 	sched_reset_in_child();
 }
@@ -134,6 +135,7 @@ static inline __attribute__((always_inline)) struct g *exec_begins(void)
 		entersyscall(gp);
 	if (load_relaxed(&sched.active) == PHASE_ACTIVE) {
 		if (!tls.vforked) {
+			trace_settle();
 			snapshot_leave();
 			helper_leave();
 		}
@@ -246,6 +248,8 @@ REAL_FN(_exit);
 
 EXPORT void _exit(int status)
 {
+	if (!tls.vforked)
+		trace_settle();
 	snapshot_leave();
 	helper_leave();
 	REAL(_exit)(status);

@@ -104,6 +104,7 @@ __attribute__((noinline)) static void try_failed(struct g *gp, pthread_mutex_t *
 	if (r == EBUSY && spin_tried(gp, m) && gp->locks <= 0 && !tls.critical) {
 		STAT(spin_yields);
 		PROBE3(spin_yield, gp->goid, gp->tid, SPIN_LOCK);
+		TRACE(write, TRACE_SPIN, TRACE_SPIN_LOCK, gp->p, gp->goid, 0, (uintptr_t)m, 0);
 		lot_pause(gp, m, &m->__data.__lock, TRY_PAUSE);
 	}
 }

@@ -69,7 +69,7 @@ PUBLIC void preempt_lock_wait(const volatile void *lock)
 	lock_not_counted(gp);
 	preempt_check(gp);
 	if (demand() && spin_paused(gp, from))
-		spin_yield(gp, from, tls.paused_since, NULL);
+		spin_yield_lock(gp, lock, from, tls.paused_since, NULL);
 	lock_counted(gp);
 	gp->spun = lock;
 }

@@ -111,7 +111,8 @@ static void somebody_else(struct g *gp, const pthread_spinlock_t *l, int round)
 	if (runs)
 		yield_cpu();
 	else if (demand() && (holder || round % OFF_P == 0))
-		spin_yield(gp, (uintptr_t)__builtin_return_address(0), gp->run_since, holder);
+		spin_yield_lock(gp, l, (uintptr_t)__builtin_return_address(0), gp->run_since,
+				holder);
 }
 
 // A try has failed, as have many before it.
@@ -121,7 +122,7 @@ __attribute__((noinline)) static void tried(struct g *gp, const pthread_spinlock
 	struct g *holder = waiting_holder(gp, l, &runs);
 
 	if (demand())
-		spin_yield(gp, (uintptr_t)from, os_nanotime(), holder);
+		spin_yield_lock(gp, l, (uintptr_t)from, os_nanotime(), holder);
 	else if (runs)
 		yield_cpu();
 }

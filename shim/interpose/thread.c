@@ -166,6 +166,8 @@ static struct g *newproc(void *(*start)(void *), void *arg, const pthread_attr_t
 	gp->status = G_WAITING;
 	gp->park = PARK_PARKED;
 	gp->waiting = true;
+	TRACE(write, TRACE_GO_CREATE, 0, NULL, gp->goid, creator ? creator->goid : 0,
+	      (uintptr_t)start, 0);
 	return gp;
 }
 

@@ -318,7 +318,8 @@ int os_spawn(void (*fn)(void *), void *arg)
 	*s = (struct spawn){fn, arg};
 
 	sys4(SYS_rt_sigprocmask, SIG_SETMASK, &all, &old, sizeof all);
-	{
+	tid = os_fault(SYS_clone, 0, 0);
+	if (!tid) {
 		register long r10 __asm__("r10") = 0; // child tid: none
 		register char *r8 __asm__("r8") = fs; // TLS
 		register struct spawn *rbx __asm__("rbx") = s;

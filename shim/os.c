@@ -221,6 +221,28 @@ int os_read_file(const char *path, char *buf, size_t len)
 	return (int)done;
 }
 
+// SIGPIPE and SIGXFSZ go to the thread that writes. One that was pending before stays so.
+static const uint64_t write_signals = SIG_BIT(SIGPIPE) | SIG_BIT(SIGXFSZ);
+
+struct quiet os_quiet_begin(void)
+{
+	struct quiet q = {0};
+
+	os_sigmask(SIG_BLOCK, &write_signals, &q.mask);
+	sys2(SYS_rt_sigpending, &q.pending, sizeof q.pending);
+	return q;
+}
+
+void os_quiet_end(const struct quiet *q)
+{
+	const uint64_t ours = write_signals & ~q->pending;
+	struct timespec at_once = {0, 0};
+
+	while (ours && sys4(SYS_rt_sigtimedwait, &ours, 0, &at_once, sizeof ours) > 0)
+		;
+	os_sigmask(SIG_SETMASK, &q->mask, NULL);
+}
+
 char os_thread_state(int tid)
 {
 	char path[64], buf[256];
@@ -432,6 +454,7 @@ void text_printf(struct text *t, const char *fmt, ...)
 
 bool text_write_fd(const struct text *t, int fd)
 {
+	struct quiet q = os_quiet_begin();
 	size_t done = 0;
 
 	while (done < t->len) {
@@ -440,8 +463,9 @@ bool text_write_fd(const struct text *t, int fd)
 		if (n == -EINTR)
 			continue;
 		if (n <= 0)
-			return false;
+			break;
 		done += (size_t)n;
 	}
-	return true;
+	os_quiet_end(&q);
+	return done == t->len;
 }

@@ -86,6 +86,13 @@ int os_read_file(const char *path, char *buf,
 		 size_t len);  // whole small file, NUL-ended; bytes or -errno
 int os_affinity_cpus(int tid); // CPUs in a thread's affinity mask (0: own), or -errno
 
+// Around writes to files that may be full, or pipes that nobody reads: the program does not get the signal for it.
+struct quiet {
+	uint64_t mask, pending;
+};
+struct quiet os_quiet_begin(void);
+void os_quiet_end(const struct quiet *q);
+
 // Start a kernel thread that the C library does not know: all signals blocked, own zeroed TLS,
 // stack from os_mmap, exits with the process. Returns its tid or -errno (-EAGAIN: RLIMIT_NPROC).
 int os_spawn(void (*fn)(void *), void *arg);

@@ -27,6 +27,8 @@ struct faults {
 	int32_t error;
 	uint32_t met;
 	uint32_t made[CALLS];
+	uint32_t storm;	  // change the number of Ps all the time
+	uint32_t resized; // so often
 };
 
 static struct faults *faults;
@@ -73,6 +75,33 @@ static void look(void)
 	}
 }
 
+// A thread of our own: sysmon, whose work it is, has no time to do it so often.
+static void storm(void *arg)
+{
+	uint32_t random = 1;
+
+	(void)arg;
+	while (load_relaxed(&sched.active) == PHASE_ACTIVE) {
+		struct deadline d = os_deadline_in(1000000);
+		uint32_t word = 0;
+
+		random = random * 1103515245 + 12345;
+		procresize(1 + (int)(random >> 16) % 8);
+		fetch_add(&faults->resized, 1); // a count only
+		os_futex_wait(&word, 0, &d);
+	}
+}
+
+static void start_storm(void)
+{
+	static int pid; // of the process that has it
+
+	if (load_relaxed(&sched.active) != PHASE_ACTIVE || load_relaxed(&pid) == sched.pid)
+		return;
+	if (xchg(&pid, sched.pid) != sched.pid) // once in each process
+		os_spawn(storm, NULL);
+}
+
 long os_fault(long nr, long a, long b)
 {
 	uint32_t n;
@@ -81,6 +110,8 @@ long os_fault(long nr, long a, long b)
 		look();
 	if (!faults || nr < 0 || nr >= CALLS)
 		return 0;
+	if (faults->storm)
+		start_storm();
 	if (nr == SYS_futex) {
 		int op = (int)b & FUTEX_CMD_MASK;
 

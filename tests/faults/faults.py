@@ -115,14 +115,17 @@ class Victim:
             self.begin = time.monotonic()
             with subprocess.Popen([VICTIM, PART if PART != "cold" else "busy", MODULE], env=env, text=True,
                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE) as p:
-                try:
-                    self.out, self.err = p.communicate(timeout=60)
-                    self.code = p.returncode
-                except subprocess.TimeoutExpired:
+                for seconds in (60, 10):  # twice: somebody may have stopped us all for a while
+                    try:
+                        self.out, self.err = p.communicate(timeout=seconds)
+                        self.code = p.returncode
+                        break
+                    except subprocess.TimeoutExpired:
+                        self.code = None
+                if self.code is None:
                     where = backtraces(p.pid)
                     p.kill()
                     self.out, self.err = p.communicate()
-                    self.code = None
                     self.err += where
             self.took = time.monotonic() - self.begin
             with open(f"{d}/faults", "rb") as f:

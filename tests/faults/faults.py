@@ -20,7 +20,7 @@ LIB, VICTIM, MODULE, COMMAND = map(os.path.abspath, sys.argv[1:5])
 PART = sys.argv[5]
 HOW = sys.argv[6] if len(sys.argv) > 6 else os.environ.get("FAULTS", "")
 
-SECONDS = 6
+SECONDS = 4
 LINES = 20 if PART == "forks" else 4  # that the library may say; each process for itself
 FOREVER = 2 ** 31
 CALLS = 600  # as in fault.c

@@ -10,7 +10,8 @@ import sys
 import tempfile
 import time
 
-LIB, COMMAND, VICTIM, LINKED, IMPOSTOR, CASE = sys.argv[1:7]
+LIB, COMMAND, VICTIM, LINKED, IMPOSTOR = map(os.path.abspath, sys.argv[1:6])
+CASE = sys.argv[6]
 CASES = {}
 NOBODY = 65534
 

@@ -17,7 +17,8 @@ import sys
 import tempfile
 import time
 
-LIB, FAULTS, VICTIM, MODULE, COMMAND, TRACER, CASE = sys.argv[1:8]
+LIB, FAULTS, VICTIM, MODULE, COMMAND, TRACER = (a if a == "none" else os.path.abspath(a) for a in sys.argv[1:7])
+CASE = sys.argv[7]
 CASES = {}
 SCRATCH = tempfile.mkdtemp()
 QUICK = {"PREEMPT_PROCS": "2", "PREEMPT_QUANTUM": "200us", "PREEMPT_FORCE_AFTER": "2ms"}

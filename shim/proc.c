@@ -400,6 +400,8 @@ static void run_again(struct g *gp, bool on_credit, enum ready_as as)
 		if (demand()) {
 			wakep(now);
 			sysmon_kick();
+		} else {
+			sysmon_stray(now);
 		}
 		critical_leave();
 		return;

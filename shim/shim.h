@@ -239,7 +239,8 @@ void sysmon_refused(void);    // the preemption handler did not stop its thread;
 // Who holds pp under word is to make room for a G that was woken, at the time at; self: the waker's G or NULL. Signal-safe.
 void sysmon_ask(struct p *pp, uint64_t word, int64_t at, const struct g *self);
 void sysmon_reset_in_child(void);
-void sysmon_notice(void); // something else than demand is to be done now; signal-safe
+void sysmon_stray(int64_t now); // a G runs on credit; signal-safe
+void sysmon_notice(void);	// something else than demand is to be done now; signal-safe
 // For stw.c, by sysmon.
 int64_t signal_g(struct g *gp, const struct p *pp, uint64_t word, struct asking *asking,
 		 int64_t since, int64_t now, int64_t answered);

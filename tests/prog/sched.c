@@ -810,3 +810,36 @@ CASE(unseen_among_busy)
 		join(threads[i]);
 	hogs_stop();
 }
+
+static atomic_int both;
+
+/* Computes for so long that it is on credit no more, with nobody in a queue. */
+static void *overdraws(void *arg)
+{
+	long long cpu, since;
+
+	if (arg)
+		nanosleep(&(struct timespec){.tv_nsec = 5 * MS}, NULL);
+	atomic_fetch_add(&both, 1);
+	while (atomic_load(&both) < 2)
+		spin(1000);
+	cpu = now(CLOCK_THREAD_CPUTIME_ID);
+	since = now(CLOCK_MONOTONIC);
+	while (now(CLOCK_MONOTONIC) < since + 400 * MS)
+		spin(1000);
+	return (void *)(intptr_t)(now(CLOCK_THREAD_CPUTIME_ID) - cpu);
+}
+
+/* With one P one of them runs at a time: settings.py. */
+HELPER(credit_overdrawn)
+{
+	pthread_t t[2];
+	void *cpu[2];
+
+	for (int i = 0; i < 2; i++)
+		t[i] = spawn(overdraws, i ? t : NULL);
+	for (int i = 0; i < 2; i++)
+		CHECK_EQ(pthread_join(t[i], &cpu[i]), 0);
+	printf("%ld %ld\n", (long)(intptr_t)cpu[0], (long)(intptr_t)cpu[1]);
+	CHECK((intptr_t)cpu[0] + (intptr_t)cpu[1] < 520 * MS);
+}

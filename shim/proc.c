@@ -52,7 +52,7 @@ static void pinit(uint32_t id)
 // Put a pinned P into the idle list. sched.lock must be held.
 static void pidleput(struct p *pp)
 {
-	pp->g = NULL;
+	store_relaxed(&pp->g, NULL);
 	pp->link = sched.pidle;
 	sched.pidle = pp;
 	store_release(&pp->word,
@@ -114,7 +114,7 @@ static void wirep(struct p *pp, struct g *gp, int64_t now, bool inherit)
 		store_relaxed(&pp->schedtick, pp->schedtick + 1);
 		store_relaxed(&pp->slice_start, now);
 	}
-	pp->g = gp;
+	store_relaxed(&pp->g, gp);
 	gp->p = pp;
 	gp->pseq = seq;
 	gp->run_since = now;

@@ -158,7 +158,7 @@ static bool blocked_unseen(struct g *gp, uint64_t word)
 	gp->seq_seen = word;
 	gp->cpu_seen = cpu;
 	if (cpu < 0) // gone without goexit, by a raw exit
-		return os_tgkill(gp->tid, 0) < 0;
+		return os_tgkill(gp->tid, 0) == -ESRCH;
 	if (!still)
 		return false;
 	state = os_thread_state(gp->tid);

@@ -17,7 +17,7 @@ static void pinit(uint32_t id)
 // Put a pinned P into the idle list. sched.lock must be held.
 void pidleput(struct p *pp)
 {
-	pp->g = NULL;
+	store_relaxed(&pp->g, NULL);
 	pp->freed_by = NULL; // nobody has used what was given up
 	pp->link = sched.pidle;
 	sched.pidle = pp;

@@ -77,6 +77,7 @@ EXPORT const char *__asan_default_options(void)
 __attribute__((constructor)) static void init(void)
 {
 	void *vdso = dlopen("linux-vdso.so.1", RTLD_LAZY | RTLD_NOLOAD);
+	static char *nothing[1];
 	int saved = errno, bad;
 
 	real_resolve();
@@ -85,7 +86,7 @@ __attribute__((constructor)) static void init(void)
 		os_vdso_getcpu = (os_getcpu_fn *)dlsym(vdso, "__vdso_getcpu");
 	}
 	stack_end = dlsym(RTLD_DEFAULT, "__libc_stack_end");
-	bad = env_read(getenv_secure, environ);
+	bad = env_read(getenv_secure, getauxval(AT_SECURE) ? nothing : environ);
 	if (bad && config.strict)
 		_exit(127);
 	modules_find_object =

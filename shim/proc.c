@@ -81,7 +81,7 @@ static void wirep(struct p *pp, struct g *gp, int64_t now, bool inherit)
 		store_relaxed(&pp->schedtick, pp->schedtick + 1);
 		store_relaxed(&pp->slice_start, now);
 	}
-	pp->g = gp;
+	store_relaxed(&pp->g, gp);
 	gp->p = pp;
 	gp->pseq = seq;
 	gp->spun_ns = gp->idle_ns = 0;

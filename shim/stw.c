@@ -250,7 +250,7 @@ int64_t stw_poll(int64_t now)
 	if ((state & STATE_BITS) == STW_GOES)
 		return INT64_MAX;
 	owner = load_relaxed(&stw.owner);
-	if (owner && (int)owner != os_gettid() && os_tgkill((int)owner, 0) < 0 &&
+	if (owner && (int)owner != os_gettid() && os_tgkill((int)owner, 0) == -ESRCH &&
 	    cas(&stw.owner, owner, (uint32_t)os_gettid())) { // against stw_start
 		let_go();
 		return INT64_MAX;

@@ -22,9 +22,9 @@ enum {
 	TICK_MAX = 1500000, // ns; at slices of 1 ms their ends are looks enough
 	CONFIRM =
 		200000, // ns between the first look at a holder and the second, where holders block unseen
-	FRUITLESS = 20,	       // looks before the interval starts to double
-	STRAY_LOOK = 10000000, // ns between looks at strays while nobody waits for a P
-	STRAY_LOOKS = 8,
+	FRUITLESS = 20,		// looks before the interval starts to double
+	STRAY_LOOK = 5000000,	// ns between looks at strays while nobody waits for a P
+	STRAY_ALONE = 10000000, // ns of CPU time that they may use then
 	LINGER = 10,		// short sleeps without demand before the long one
 	SIGNAL_LOST = 20000000, // ns until a signal on its way is given up
 	UNSTARTED = 10000000,	// ns with a P until a thread is expected to have started
@@ -46,9 +46,9 @@ static uint32_t stopping;
 static int tid;
 static int exit_status; // of sysmon; written before stopping is set
 
-// While nobody waits for a P: looks at strays that are left, and when the next may be asked for. Hints.
-static uint32_t stray_looks;
-static int64_t next_stray_look = INT64_MIN;
+// There are strays, though nobody waits for a P; when the next may say so. Hints.
+static uint32_t strays_alone;
+static int64_t next_stray = INT64_MIN;
 
 // 1: in a short sleep, or about to. Whoever changes it to 0 wakes it.
 static uint32_t napping;
@@ -69,16 +69,19 @@ void sysmon_kick(void)
 		os_futex_wake(&asleep, 1);
 }
 
-// A G begins to run on credit, and nobody waits for a P. Should it overdraw it, it is to queue all the same: those who hold the
+// A G begins to run on credit, and nobody waits for a P. Should it go on for long, it is to queue all the same: those who hold the
 // Ps may spin until it has done something, or it until another stray has, and while no queue says that there are too many
-// nobody would look (redis with 3 I/O threads: 0.57 of plain). Now and then is enough, for most do not overdraw, and sysmon would be
-// awake for nothing. Signal-safe.
+// nobody would look (redis with 3 I/O threads: 0.57 of plain). Not as soon as where somebody waits: a queue means that Ps of
+// threads in system calls have to be taken, and that wastes part of them (a server of requests of 1 ms at 80 % load: 0.2 of
+// plain). Signal-safe.
 void sysmon_stray(int64_t now)
 {
-	if (likely(now < load_relaxed(&next_stray_look)))
+	if (likely(now < load_relaxed(&next_stray)))
 		return;
-	store_relaxed(&next_stray_look, now + STRAY_LOOK);
-	store_relaxed(&stray_looks, STRAY_LOOKS);
+	store_relaxed(&next_stray, now + STRAY_LOOK);
+	if (load_relaxed(&strays_alone))
+		return;
+	store_relaxed(&strays_alone, 1);
 	sysmon_kick();
 }
 
@@ -159,7 +162,7 @@ static bool blocked_unseen(struct g *gp, uint64_t word)
 	gp->seq_seen = word;
 	gp->cpu_seen = cpu;
 	if (cpu < 0) // gone without goexit, by a raw exit
-		return os_tgkill(gp->tid, 0) < 0;
+		return os_tgkill(gp->tid, 0) == -ESRCH;
 	if (!still)
 		return false;
 	state = os_thread_state(gp->tid);
@@ -412,9 +415,9 @@ static bool has_blocked(struct g *gp, int64_t cpu)
 // tick (at 100 us for ever, four of them cost two busy CPUs 6 %), give or take a half: a slice end meanwhile is as good.
 static int64_t watch_strays(int64_t now)
 {
+	int64_t enough = demand() || config.credit > STRAY_ALONE ? config.credit : STRAY_ALONE;
+	bool active = false;
 	int n = 0;
-	uint32_t looks = load_relaxed(&stray_looks);
-	bool active = false, asked = false;
 
 	if (now < mon.next_strays)
 		return mon.latest_strays;
@@ -437,13 +440,13 @@ static int64_t watch_strays(int64_t now)
 		progress = cpu != gp->stray_cpu;
 		active |= progress;
 		gp->stray_cpu = cpu;
-		if (cpu - gp->cpu_seen < config.credit)
+		if (cpu - gp->cpu_seen < enough)
 			continue;
 		if (progress && gives_credit() && has_blocked(gp, cpu))
 			continue;
 		store_relaxed(&gp->preempt, true);
 		if (load_relaxed(&gp->locks) > 0) {
-			if (cpu - gp->cpu_seen < config.credit + config.lock_grace)
+			if (cpu - gp->cpu_seen < enough + config.lock_grace)
 				continue;
 			store_relaxed(&gp->grace_over, true);
 		}
@@ -454,10 +457,8 @@ static int64_t watch_strays(int64_t now)
 			gp->asking = (struct asking){0, 0};
 		}
 		signal_g(gp, NULL, 0, &gp->asking, gp->stray_asked, now, now);
-		asked = true;
 	}
-	if (looks && !asked)
-		store_relaxed(&stray_looks, active ? looks - 1 : 0);
+	store_relaxed(&strays_alone, active);
 	mon.next_strays = now + n * US + (active ? 100 * US : mon.tick / 2);
 	mon.latest_strays = mon.next_strays + (active ? 0 : mon.tick);
 	return mon.latest_strays;
@@ -516,8 +517,8 @@ static void sleep_deep(int64_t when)
 	d = (struct deadline){CLOCK_MONOTONIC, {when / 1000000000, when % 1000000000}};
 	xchg(&asleep, 1); // before the look at demand; pairs with ready() and sysmon_kick
 	// napping: nobody has given notice since it looked; pairs with sysmon_notice.
-	if (!demand() && !load_relaxed(&stray_looks) && !load_relaxed(&stopping) &&
-	    stw_state() == STW_GOES && load_relaxed(&napping)) {
+	if (!demand() && !load_relaxed(&stopping) && stw_state() == STW_GOES &&
+	    load_relaxed(&napping)) {
 		preempt_rests();
 		os_futex_wait(&asleep, 1, when < INT64_MAX ? &d : NULL);
 	}
@@ -570,13 +571,13 @@ static void sysmon(void *arg)
 		if (!demand()) {
 			if (helper_running() || helper_calling())
 				modules_poll(now);
-			if (load_relaxed(&stray_looks)) {
-				sleep_until(earlier(next, watch_strays(now)));
-				continue;
+			if (load_relaxed(&strays_alone)) {
+				watch_strays(now);
+				next = earlier(next, now + STRAY_LOOK);
 			}
 			if (++lingered > LINGER) {
 				sleep_deep(next);
-				lingered = 0;
+				lingered = load_relaxed(&strays_alone) ? LINGER : 0;
 			} else {
 				sleep_until(earlier(next, now + earlier(config.quantum, MS)));
 			}

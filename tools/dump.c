@@ -5,7 +5,8 @@
 // name, and that it blocks all signals but one, for which the process has a handler. A process without the library has no such thread, so
 // it is never sent anything; and if it executes another program just now, the thread is gone, and the signal reaches nobody.
 //
-// The answer is a file with a random name in /tmp/preempt-UID, as the process sees that; it is removed at once.
+// The answer is a file with a random name in /tmp/preempt-UID, as the process sees that; it is removed at once. It counts if file and directory
+// belong to the user of the process and nobody else may write to them. Its text is the process's: what could steer a terminal is not printed.
 
 #include <argp.h>
 #include <errno.h>
@@ -15,6 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -111,12 +113,21 @@ static void print_named(char *line, const char *root)
 	fputs(line, stdout);
 }
 
+// Bytes above are parts of characters in other languages; alone they steer nothing where text is UTF-8.
+static void make_plain(char *line)
+{
+	for (; *line; line++)
+		if (((unsigned char)*line < ' ' && *line != '\t' && *line != '\n') || *line == 0x7f)
+			*line = '?';
+}
+
 static void print_dump(FILE *in, const char *root, bool raw)
 {
 	char *line = NULL;
 	size_t cap = 0;
 
 	while (getline(&line, &cap, in) > 0) {
+		make_plain(line);
 		if (raw)
 			fputs(line, stdout);
 		else
@@ -142,23 +153,53 @@ static int names_of(const char *path)
 
 // --- the process ----------------------------------------------------------------------------------------
 
+// The process's, and nobody else's to write.
+static bool is_from(int fd, uid_t owner, mode_t type)
+{
+	struct stat st;
+
+	return fstat(fd, &st) == 0 && (st.st_mode & S_IFMT) == type && st.st_uid == owner &&
+	       !(st.st_mode & (S_IWGRP | S_IWOTH));
+}
+
+// What somebody else put there is left alone: no link is followed from the directory on, and no FIFO is waited for.
+static FILE *take_file(char *path, uid_t owner)
+{
+	char *name = strrchr(path, '/');
+	FILE *f = NULL;
+	int dir, fd;
+
+	*name++ = 0;
+	dir = open(path, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (dir < 0)
+		return NULL;
+	if (is_from(dir, owner, S_IFDIR)) {
+		fd = openat(dir, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+		if (fd >= 0 && is_from(fd, owner, S_IFREG))
+			f = fdopen(fd, "r");
+		if (f)
+			unlinkat(dir, name, 0);
+		else if (fd >= 0)
+			close(fd);
+	}
+	close(dir);
+	return f;
+}
+
 // The answer, when it is there, or NULL. It is removed.
-static FILE *take_answer(const char *pattern)
+static FILE *take_answer(const char *pattern, uid_t owner)
 {
 	FILE *f = NULL;
 	glob_t g;
 
-	if (glob(pattern, GLOB_NOSORT, NULL, &g) == 0 && g.gl_pathc > 0) {
-		int fd = open(g.gl_pathv[0], O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
-
-		f = fd < 0 ? NULL : fdopen(fd, "r");
-		unlink(g.gl_pathv[0]);
-	}
+	if (glob(pattern, GLOB_NOSORT, NULL, &g) == 0)
+		for (size_t i = 0; i < g.gl_pathc && !f; i++)
+			f = take_file(g.gl_pathv[i], owner);
 	globfree(&g);
 	return f;
 }
 
-static FILE *wait_for_answer(int pid, uint32_t nonce, int seconds)
+static FILE *wait_for_answer(int pid, uid_t owner, uint32_t nonce, int seconds)
 {
 	struct timespec pause = {.tv_nsec = 5000000};
 	char below[96], here[64];
@@ -167,9 +208,9 @@ static FILE *wait_for_answer(int pid, uint32_t nonce, int seconds)
 	snprintf(below, sizeof(below), "/proc/%d/root/tmp/preempt-*/dump-%08x", pid, nonce);
 	snprintf(here, sizeof(here), "/tmp/preempt-*/dump-%08x", nonce);
 	for (int i = 0; i < seconds * 200; i++) {
-		f = take_answer(below);
+		f = take_answer(below, owner);
 		if (!f)
-			f = take_answer(here);
+			f = take_answer(here, owner);
 		if (f)
 			return f;
 		if (kill(pid, 0) != 0 && errno == ESRCH) {
@@ -199,7 +240,7 @@ static int dump_process(const struct options *o)
 		nonce = (uint32_t)getpid();
 	if (!target_ask(&target, (uint64_t)DUMP_MARK << 32 | nonce))
 		return EXIT_FAILED;
-	answer = wait_for_answer(target.pid, nonce, o->seconds);
+	answer = wait_for_answer(target.pid, target.uid, nonce, o->seconds);
 	if (!answer)
 		return EXIT_FAILED;
 	snprintf(root, sizeof(root), "/proc/%d/root", target.pid);

@@ -168,6 +168,12 @@ run_tests() {
 			esac
 		done <"$logs/check.log"
 
+		say "cppcheck, clang-tidy"
+		tools/check/lint.sh "$build" >"$logs/lint.log" 2>&1
+		rc=$?
+		((rc)) && head -n 30 "$logs/lint.log"
+		result "cppcheck and clang-tidy" $rc
+
 		say "installation"
 		rm -rf "$logs/root"
 		DESTDIR=$PWD/$logs/root meson install -C "$build" --no-rebuild \
@@ -180,6 +186,12 @@ run_tests() {
 	say "clang: build"
 	CC=clang configure_and_build "$build-clang"
 	result "build with clang, no warnings" $?
+
+	say "sanitizers"
+	tests/sanitize address >"$logs/sanitize.log" 2>&1
+	rc=$?
+	((rc)) && tail -n 30 "$logs/sanitize.log"
+	result "unit tests with AddressSanitizer and UndefinedBehaviorSanitizer" $rc
 
 	printf '%d passed, %d failed' $passed $failed
 	((skipped)) && printf ', %d skipped' $skipped

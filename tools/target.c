@@ -12,7 +12,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -119,6 +118,26 @@ static int inner_pid(int pid)
 	return inner;
 }
 
+// Whose files the process makes. Not the owner of /proc/PID: that is root for one that has changed its user.
+static uid_t user_of(int pid)
+{
+	char path[64], *line = NULL;
+	uid_t user = (uid_t)-1;
+	unsigned effective;
+	size_t cap = 0;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/%d/status", pid);
+	f = fopen(path, "re");
+	while (f && getline(&line, &cap, f) > 0)
+		if (sscanf(line, "Uid: %*u %u", &effective) == 1)
+			user = effective;
+	free(line);
+	if (f)
+		fclose(f);
+	return user;
+}
+
 bool target_parse(struct target *t, const char *text)
 {
 	char *end;
@@ -134,11 +153,7 @@ bool target_parse(struct target *t, const char *text)
 // Everything but whether it has the library.
 static void look(struct target *t)
 {
-	struct stat s;
-	char path[64];
-
-	snprintf(path, sizeof path, "/proc/%d", t->pid);
-	t->uid = stat(path, &s) == 0 ? s.st_uid : (uid_t)-1;
+	t->uid = user_of(t->pid);
 	t->inner = inner_pid(t->pid);
 	target_comm(t->pid, t->pid, t->name);
 	t->sysmon = find_sysmon(t->pid, &t->signal);

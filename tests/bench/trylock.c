@@ -112,7 +112,7 @@ int main(int argc, char **argv)
 	with_lock = true;
 	with = phase(threads, seconds, &s);
 	metric("requests", with, "1/s", "higher");
-	metric("kept", without > 0 ? with / without : 0, "", "higher");
+	metric("kept", without > 0 ? with / without : 0, "ratio", "higher");
 	metric("p50", percentile(s.us, s.n, 50), "us", "lower");
 	metric("p99", percentile(s.us, s.n, 99), "us", "lower");
 	free(s.us);

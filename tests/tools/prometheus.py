@@ -80,7 +80,7 @@ def case_format():
     f = parse(read(os.path.join(tmp, name)))
     assert value(f, "preempt_threads_created_total") == 5 and value(f, "preempt_procs") == 1
     assert value(f, "preempt_quantum_seconds") == 0.001 and value(f, "preempt_elapsed_seconds") > 0
-    assert value(f, "preempt_info", version="0.1.0", policy="go") == 1
+    assert value(f, "preempt_info", version="0.1.0", policy="fair") == 1
     for _, (_, samples) in f.items():
         for _, labels, v in samples:
             assert f'x-{labels["pid"]}.prom' == name and labels["command"] == "threads" and v >= 0

@@ -322,6 +322,7 @@ def case_ends():
         rc, out, err = end(p)
         assert rc == 0 and "has ended" in err, (rc, err)
     with Busy("1") as b:
+        settled(b.pid)
         os.kill(b.p.pid, signal.SIGSTOP)
         bad_usage("top", "-b", b.pid, say="has not answered")
         os.kill(b.p.pid, signal.SIGCONT)

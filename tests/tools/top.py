@@ -124,10 +124,11 @@ def settled(pid):
     """A look at a time when the waiter waits."""
     limit = time.monotonic() + 20
     while True:
-        look, = looks(pid)
-        if any(t["wait_reason"] == "pthread_mutex_lock" for t in look["threads"]):
-            return look
-        assert time.monotonic() < limit, look
+        rc, out, err = preempt("top", "--json", pid)
+        if rc == 0 and any(t["wait_reason"] == "pthread_mutex_lock" for t in json.loads(out)["threads"]):
+            return json.loads(out)
+        assert rc == 0 or "not scheduled (yet)" in err, (rc, err)  # sysmon may not have run so far
+        assert time.monotonic() < limit, (out, err)
 
 
 def case_json():

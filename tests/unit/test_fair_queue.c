@@ -234,6 +234,22 @@ START_TEST(charged_by_cpu)
 }
 END_TEST
 
+// Also its first one: on a busy machine a new thread may hold a P for long before the kernel starts it. Charged for all of that, one
+// of 64 was let wait for 20 s.
+START_TEST(charged_from_the_start)
+{
+	struct g *gp = &threads[0].g;
+
+	begin(1, 100 * US, 1);
+	gp->weight = WEIGHT_ORDINARY;
+	gp->weigh_at = NEVER;
+	queue_one(1, READY_NEW); // somebody waits
+	policy_fair.charge(gp, 100000 * (int64_t)MS, now += 100000 * (int64_t)MS);
+	ck_assert_int_lt(gp->vtime, 10000 * (int64_t)MS);
+	ck_assert_int_ge(gp->vtime, 100 * US);
+}
+END_TEST
+
 // Credit is for those who have not had their share.
 START_TEST(credit)
 {
@@ -301,6 +317,7 @@ static void add(TCase *tc)
 	tcase_add_test(tc, prefers_free_cpu);
 	tcase_add_test(tc, hands_on);
 	tcase_add_test(tc, charged_by_cpu);
+	tcase_add_test(tc, charged_from_the_start);
 	tcase_add_test(tc, credit);
 	tcase_add_test(tc, cost);
 }

@@ -86,12 +86,12 @@ static const struct setting settings[] = {
 	{.name = "PREEMPT_POLICY",
 	 .type = POLICY,
 	 .value = &config.policy,
-	 .def = "go",
+	 .def = "fair",
 	 .arg = "NAME",
 	 .range = "go or fair",
-	 .help = "who runs next: go is the order of Go's scheduler, fair is least virtual time "
-		 "first,\n"
-		 "with the weights of PREEMPT_WEIGHTS, nice values and scheduling classes"},
+	 .help = "who runs next: fair is least virtual time first, with the weights of\n"
+		 "PREEMPT_WEIGHTS, nice values and scheduling classes; go is the order of Go's "
+		 "scheduler"},
 	{.name = "PREEMPT_ASYNCPREEMPTOFF",
 	 .type = SWITCH,
 	 .value = &config.asyncpreemptoff,
@@ -185,8 +185,8 @@ static const struct setting settings[] = {
 	 .def_text = "none",
 	 .arg = "WHERE",
 	 .range = "1 or a path",
-	 .help = "figures at exit: 1 is a summary on stderr, a path gets JSON; %p in it is the "
-		 "pid"},
+	 .help = "figures at exit: 1 is a summary on stderr, a path gets JSON, or the text\n"
+		 "format of Prometheus if it ends in .prom; %p in it is the pid"},
 	{.name = "PREEMPT_STATS_PAGE",
 	 .type = STRING,
 	 TEXT(stats_page),

@@ -79,6 +79,26 @@ struct g *g_alloc(void)
 	return gp;
 }
 
+// Gs by the number of their thread: a hint for those who have only that.
+enum { BY_TID = 1024 };
+static struct g *by_tid[BY_TID];
+
+void g_has_tid(struct g *gp)
+{
+	store_relaxed(&by_tid[(uint32_t)gp->tid % BY_TID], gp);
+}
+
+struct g *g_queued(int32_t tid)
+{
+	struct g *gp = load_relaxed(&by_tid[(uint32_t)tid % BY_TID]);
+	uint32_t status;
+
+	if (!gp || load_relaxed(&gp->tid) != tid)
+		return NULL;
+	status = load_relaxed(&gp->status);
+	return status == G_RUNNABLE || status == G_PREEMPTED ? gp : NULL;
+}
+
 void g_free(struct g *gp)
 {
 	critical_enter();

@@ -48,7 +48,7 @@ bool heap_reserve(struct heap *h, uint32_t n)
 	return true;
 }
 
-static void sift_up(struct heap *h, uint32_t i, struct queued q)
+static uint32_t sift_up(struct heap *h, uint32_t i, struct queued q)
 {
 	for (; i > 0; i = (i - 1) / 4) {
 		const struct queued *parent = &h->at[(i - 1) / 4];
@@ -58,6 +58,7 @@ static void sift_up(struct heap *h, uint32_t i, struct queued q)
 		h->at[i] = *parent;
 	}
 	h->at[i] = q;
+	return i;
 }
 
 static void sift_down(struct heap *h, uint32_t i, struct queued q)
@@ -80,12 +81,12 @@ static void sift_down(struct heap *h, uint32_t i, struct queued q)
 	h->at[i] = q;
 }
 
-void heap_push(struct heap *h, int64_t key, struct g *gp)
+uint32_t heap_push(struct heap *h, int64_t key, struct g *gp)
 {
 	if (h->n >= h->cap)
 		throw("heap_push: more Gs are queued than there are");
 	gp->queue_seq = h->seq++;
-	sift_up(h, h->n++, (struct queued){key, gp});
+	return sift_up(h, h->n++, (struct queued){key, gp});
 }
 
 struct g *heap_take(struct heap *h, uint32_t i)

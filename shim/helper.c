@@ -207,11 +207,14 @@ void helper_library(const char *path)
 // Start fn on a stack, in a process that shares our memory. Returns its pid or -errno.
 static long clone_on(unsigned long flags, char *stack, void (*fn)(void *), void *j)
 {
+	long ret = os_fault(SYS_clone, 0, 0);
+
+	if (ret)
+		return ret;
 	register long r10 __asm__("r10") = 0; // child tid, parent tid, TLS: none
 	register long r8 __asm__("r8") = 0;
 	register void *rbx __asm__("rbx") = j;
 	register void (*r12)(void *) __asm__("r12") = fn;
-	long ret;
 
 	// fn must not return: below it there is nothing.
 	__asm__ volatile("syscall\n\t"

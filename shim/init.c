@@ -77,6 +77,7 @@ EXPORT const char *__asan_default_options(void)
 __attribute__((constructor)) static void init(void)
 {
 	void *vdso = dlopen("linux-vdso.so.1", RTLD_LAZY | RTLD_NOLOAD);
+	static char *nothing[1];
 	int saved = errno, bad;
 
 	real_resolve();
@@ -85,7 +86,7 @@ __attribute__((constructor)) static void init(void)
 		os_vdso_getcpu = (os_getcpu_fn *)dlsym(vdso, "__vdso_getcpu");
 	}
 	stack_end = dlsym(RTLD_DEFAULT, "__libc_stack_end");
-	bad = env_read(getenv_secure, environ);
+	bad = env_read(getenv_secure, getauxval(AT_SECURE) ? nothing : environ);
 	chaos_init();
 	if (bad && config.strict)
 		_exit(127);
@@ -110,6 +111,8 @@ __attribute__((destructor)) static void fini(void)
 
 	if (load_relaxed(&sched.active) != PHASE_OFF)
 		stats_report();
+	trace_settle();
+	snapshot_leave();
 	helper_leave();
 	errno = saved;
 }
@@ -155,6 +158,7 @@ bool shim_activate(void)
 	cgroup_init("");
 	cache_init(config.cache_dir, secure_getenv("XDG_CACHE_HOME"), secure_getenv("HOME"),
 		   config.critical);
+	snapshot_init(secure_getenv("XDG_RUNTIME_DIR"), getauxval(AT_SECURE));
 	helper_environment(getauxval(AT_SECURE) ? NULL : environ);
 	r = sched_init(procs_now());
 	if (r < 0)
@@ -163,6 +167,7 @@ bool shim_activate(void)
 	if (!gp)
 		return give_up("memory for a thread", -ENOMEM);
 	preempt_init(); // before sysmon: with two threads the kernel takes 10 ms to register for membarrier
+	trace_open();
 	r = sysmon_start();
 	if (r < 0) {
 		g_free(gp);

@@ -23,10 +23,13 @@ static void make_plain(char *s, size_t len)
 
 static void write_line(char *buf, size_t len)
 {
+	struct quiet q = os_quiet_begin();
+
 	make_plain(buf, len);
 	buf[len++] = '\n';
 	// The result is of no use: there is nowhere to complain when stderr is gone.
 	(void)sys3(SYS_write, 2, buf, len);
+	os_quiet_end(&q);
 }
 
 // Signal-safe; about 1.2 KB of stack.

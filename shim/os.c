@@ -221,6 +221,28 @@ int os_read_file(const char *path, char *buf, size_t len)
 	return (int)done;
 }
 
+// SIGPIPE and SIGXFSZ go to the thread that writes. One that was pending before stays so.
+static const uint64_t write_signals = SIG_BIT(SIGPIPE) | SIG_BIT(SIGXFSZ);
+
+struct quiet os_quiet_begin(void)
+{
+	struct quiet q = {0};
+
+	os_sigmask(SIG_BLOCK, &write_signals, &q.mask);
+	sys2(SYS_rt_sigpending, &q.pending, sizeof q.pending);
+	return q;
+}
+
+void os_quiet_end(const struct quiet *q)
+{
+	const uint64_t ours = write_signals & ~q->pending;
+	struct timespec at_once = {0, 0};
+
+	while (ours && sys4(SYS_rt_sigtimedwait, &ours, 0, &at_once, sizeof ours) > 0)
+		;
+	os_sigmask(SIG_SETMASK, &q->mask, NULL);
+}
+
 char os_thread_state(int tid)
 {
 	char path[64], buf[256];
@@ -318,7 +340,8 @@ int os_spawn(void (*fn)(void *), void *arg)
 	*s = (struct spawn){fn, arg};
 
 	sys4(SYS_rt_sigprocmask, SIG_SETMASK, &all, &old, sizeof all);
-	{
+	tid = os_fault(SYS_clone, 0, 0);
+	if (!tid) {
 		register long r10 __asm__("r10") = 0; // child tid: none
 		register char *r8 __asm__("r8") = fs; // TLS
 		register struct spawn *rbx __asm__("rbx") = s;
@@ -431,6 +454,7 @@ void text_printf(struct text *t, const char *fmt, ...)
 
 bool text_write_fd(const struct text *t, int fd)
 {
+	struct quiet q = os_quiet_begin();
 	size_t done = 0;
 
 	while (done < t->len) {
@@ -439,8 +463,9 @@ bool text_write_fd(const struct text *t, int fd)
 		if (n == -EINTR)
 			continue;
 		if (n <= 0)
-			return false;
+			break;
 		done += (size_t)n;
 	}
-	return true;
+	os_quiet_end(&q);
+	return done == t->len;
 }

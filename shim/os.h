@@ -12,12 +12,23 @@
 
 #include "atomic.h"
 
+// The library that the tests of faults preload (tests/faults) asks here whether a call is to fail: -errno, else 0.
+#ifdef PREEMPT_FAULTS
+long os_fault(long nr, long a, long b);
+#else
+#define os_fault(nr, a, b) 0L
+#endif
+
 static inline long sys6(long nr, long a, long b, long c, long d, long e, long f)
 {
+	long ret = os_fault(nr, a, b);
+
+	if (ret)
+		return ret;
+	// After the call above, which may change them.
 	register long r10 __asm__("r10") = d;
 	register long r8 __asm__("r8") = e;
 	register long r9 __asm__("r9") = f;
-	long ret;
 
 	__asm__ volatile("syscall"
 			 : "=a"(ret)
@@ -74,6 +85,13 @@ os_thread_waits(int tid); // how often it has blocked in the kernel; -1 if that 
 int os_read_file(const char *path, char *buf,
 		 size_t len);  // whole small file, NUL-ended; bytes or -errno
 int os_affinity_cpus(int tid); // CPUs in a thread's affinity mask (0: own), or -errno
+
+// Around writes to files that may be full, or pipes that nobody reads: the program does not get the signal for it.
+struct quiet {
+	uint64_t mask, pending;
+};
+struct quiet os_quiet_begin(void);
+void os_quiet_end(const struct quiet *q);
 
 // Start a kernel thread that the C library does not know: all signals blocked, own zeroed TLS,
 // stack from os_mmap, exits with the process. Returns its tid or -errno (-EAGAIN: RLIMIT_NPROC).

@@ -14,6 +14,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 
 #include "shim.h"
@@ -62,6 +63,8 @@ static bool map(int fd, void *at, size_t size, long offset)
 
 static bool fill(int fd)
 {
+	struct quiet q = os_quiet_begin();
+	bool filled;
 	struct head head = {.magic = PAGE_MAGIC,
 			    .size = FILE_SIZE,
 			    .pid = os_getpid(),
@@ -71,22 +74,32 @@ static bool fill(int fd)
 			    .start = sched.start_time};
 
 	copy(head.version, PREEMPT_VERSION, sizeof head.version);
-	return sys4(SYS_fallocate, fd, 0, 0, FILE_SIZE) == 0 &&
-	       write_at(fd, &stats, sizeof stats, 0) &&
-	       write_at(fd, &histograms, sizeof histograms, AT_HISTOGRAMS) &&
-	       write_at(fd, &head, sizeof head, AT_HEAD);
+	filled = sys4(SYS_fallocate, fd, 0, 0, FILE_SIZE) == 0 &&
+		 write_at(fd, &stats, sizeof stats, 0) &&
+		 write_at(fd, &histograms, sizeof histograms, AT_HISTOGRAMS) &&
+		 write_at(fd, &head, sizeof head, AT_HEAD);
+	os_quiet_end(&q);
+	return filled;
 }
 
 void page_open(void)
 {
 	char path[512];
 	struct text t = {.buf = path, .len = 0, .cap = sizeof path};
+	struct stat st;
 	long fd;
 
 	if (!config.stats_page[0] || mapped || os_confined())
 		return;
 	stats_path(config.stats_page, &t);
-	sys1(SYS_unlink, path); // of the program that this process was before
+	if (str_eq(config.stats,
+		   config.stats_page)) { // cutting a file that is mapped ends the program
+		log_line(LOG_WARN, "PREEMPT_STATS_PAGE: %s is PREEMPT_STATS already", path);
+		return;
+	}
+	if (sys4(SYS_newfstatat, AT_FDCWD, path, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+	    S_ISREG(st.st_mode))
+		sys1(SYS_unlink, path); // of the program that this process was before
 	fd = sys4(SYS_openat, AT_FDCWD, path, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
 		  0600);
 	if (fd < 0) {

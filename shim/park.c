@@ -22,40 +22,15 @@
 
 #include <errno.h>
 
-#include "shim.h"
+#include "lot.h"
 
-enum { LOT_BUCKETS = 1024 };
-
-struct bucket {
-	struct lock lock;
-	uint32_t waiters; // length of the queue; written under lock, read by releasers without
-	struct g *head, *tail;
-	struct g *claims; // writers that readers must not pass; written under lock
-} __attribute__((aligned(64)));
-
-static struct bucket lot[LOT_BUCKETS];
-
-static struct bucket *bucket_of(const void *addr)
-{
-	return &lot[(uintptr_t)addr * 0x9e3779b97f4a7c15u >> (64 - 10)];
-}
-
-static void bucket_lock(struct bucket *b)
-{
-	critical_enter();
-	lock_acquire(&b->lock);
-}
-
-static void bucket_unlock(struct bucket *b)
-{
-	lock_release(&b->lock);
-	critical_leave();
-}
+struct bucket lot[LOT_BUCKETS];
 
 // The bucket's lock must be held.
 static void append(struct bucket *b, struct g *gp, const void *addr)
 {
 	store_relaxed(&gp->waitaddr, addr);
+	gp->waitfor = addr;
 	gp->waitnext = NULL;
 	gp->waitprev = b->tail;
 	if (b->tail)
@@ -63,11 +38,11 @@ static void append(struct bucket *b, struct g *gp, const void *addr)
 	else
 		b->head = gp;
 	b->tail = gp;
-	fetch_add(&b->waiters, 1); // before the waiter's second try; pairs with lot_has_waiters
+	fetch_add(&b->waiters,
+		  lot_count(gp)); // before the waiter's second try; pairs with lot_has_waiters
 }
 
-// The bucket's lock must be held.
-static void removeg(struct bucket *b, struct g *gp)
+void lot_remove(struct bucket *b, struct g *gp)
 {
 	if (gp->waitprev)
 		gp->waitprev->waitnext = gp->waitnext;
@@ -78,7 +53,7 @@ static void removeg(struct bucket *b, struct g *gp)
 	else
 		b->tail = gp->waitprev;
 	store_relaxed(&gp->waitaddr, NULL);
-	store_relaxed(&b->waiters, b->waiters - 1);
+	store_relaxed(&b->waiters, b->waiters - lot_count(gp));
 }
 
 void lot_enqueue(struct g *gp, const void *addr, int kind)
@@ -105,7 +80,7 @@ bool lot_leave(struct g *gp)
 		bucket_lock(b);
 		here = gp->waitaddr == addr; // else it was taken or moved meanwhile
 		if (here)
-			removeg(b, gp);
+			lot_remove(b, gp);
 		bucket_unlock(b);
 		if (here)
 			return true;
@@ -178,6 +153,31 @@ static int try_spinning(lot_try_fn *try, void *obj)
 	return r;
 }
 
+// Who holds obj, if that is known and it waits for a P: whoever waits for obj does best to give it its own.
+static struct g *preempted_owner(const void *obj, enum wait_reason why)
+{
+	if (!demand())
+		return NULL;
+	if (why == WAIT_MUTEX)
+		return g_queued(load_relaxed(&((const pthread_mutex_t *)obj)->__data.__owner));
+	if (why == WAIT_RWLOCK_R || why == WAIT_RWLOCK_W)
+		return g_queued(
+			load_relaxed(&((const pthread_rwlock_t *)obj)->__data.__cur_writer));
+	return NULL;
+}
+
+// Park; the P goes to the owner if that waits for one.
+static bool wait_for_owner(struct g *gp, const void *obj, enum wait_reason why)
+{
+	struct g *owner = preempted_owner(obj, why);
+
+	if (why == WAIT_MUTEX || why == WAIT_RWLOCK_R || why == WAIT_RWLOCK_W)
+		lock_count(obj, LOCK_WAIT);
+	if (owner)
+		lock_count(obj, LOCK_OWNER_WAIT);
+	return gopark_begin_for(gp, why, owner);
+}
+
 // A waiter that needs no wake-up any more leaves. If a waker had it already, that wake-up was meant for
 // whoever comes next.
 static void leave_and_pass_on(struct g *gp, const void *obj, int kind, bool parked)
@@ -191,10 +191,32 @@ static void leave_and_pass_on(struct g *gp, const void *obj, int kind, bool park
 		park_wait(gp, NULL, 0);
 	else
 		lot_absorb(gp);
+	if (kind == LOT_TRIER)
+		return; // nobody else was passed over for it
 	if (kind == LOT_ANY)
 		lot_wake(obj, 1);
 	else
 		lot_wake_rwlock(obj);
+}
+
+// gp tries to take obj again and again. Until somebody lets go of it, or for so many ns, it need not. word: 0 when obj is free.
+void lot_pause(struct g *gp, const void *obj, const int *word, int64_t ns)
+{
+	struct deadline until = os_deadline_in(ns);
+	bool parked;
+
+	critical_enter();
+	lot_enqueue(gp, obj, LOT_TRIER);
+	if (load_relaxed(word) == 0) { // after the count was raised; see the head of this file
+		leave_and_pass_on(gp, obj, LOT_TRIER, false);
+		critical_leave();
+		return;
+	}
+	gp->waits_forever = false;
+	parked = wait_for_owner(gp, obj, WAIT_MUTEX);
+	critical_leave();
+	if (parked && park_wait(gp, &until, 0) != 0)
+		leave_and_pass_on(gp, obj, LOT_TRIER, true);
 }
 
 int lot_acquire(struct g *gp, void *obj, lot_try_fn *try, int kind, enum wait_reason why,
@@ -202,7 +224,7 @@ int lot_acquire(struct g *gp, void *obj, lot_try_fn *try, int kind, enum wait_re
 {
 	struct handled since = handled_so_far(gp);
 	int64_t interval = config.chaos ? 500 * 1000000 : 10 * 1000000; // chaos.c: no looks by time
-	int r = try_spinning(try, obj);
+	int r = preempted_owner(obj, why) ? EBUSY : try_spinning(try, obj);
 
 	if (r != EBUSY)
 		return r;
@@ -218,7 +240,7 @@ int lot_acquire(struct g *gp, void *obj, lot_try_fn *try, int kind, enum wait_re
 			return r == EBUSY ? ETIMEDOUT : r;
 		}
 		gp->waits_forever = !until;
-		parked = gopark_begin(gp, why);
+		parked = wait_for_owner(gp, obj, why);
 		critical_leave();
 		if (parked) {
 			for (;;) {
@@ -316,24 +338,33 @@ void lot_unclaim(struct g *gp, bool wake)
 // The bucket's lock must be held.
 static struct g *take_locked(struct bucket *b, const void *addr, int n, bool rwlock)
 {
-	struct g *list = NULL, **end = &list, *next;
+	struct g *list = NULL, **end = &list, *next, *trier = NULL;
 	bool claimed = rwlock && claimed_locked(b, addr);
 
 	for (struct g *gp = b->head; gp && n > 0; gp = next) {
 		next = gp->waitnext;
-		if (gp->waitaddr != addr)
+		if (gp->waitaddr != addr || gp->waitkind == LOT_BARRED)
 			continue;
+		if (gp->waitkind == LOT_TRIER) {
+			trier = trier ? trier : gp;
+			continue; // it may never try again
+		}
 		if (rwlock && gp->waitkind != LOT_WRITER && claimed)
 			continue; // who claims it but is not queued is awake, and tries
 		if (rwlock && list && gp->waitkind == LOT_WRITER)
 			break;
-		removeg(b, gp);
+		lot_remove(b, gp);
 		gp->waitnext = NULL;
 		*end = gp;
 		end = &gp->waitnext;
 		n--;
 		if (rwlock && gp->waitkind == LOT_WRITER)
 			break;
+	}
+	if (!list && trier) {
+		lot_remove(b, trier);
+		trier->waitnext = NULL;
+		list = trier;
 	}
 	return list;
 }
@@ -350,7 +381,7 @@ static struct g *take(const void *addr, int n, bool rwlock)
 	return list;
 }
 
-static int ready_all(struct g *list)
+int lot_ready_all(struct g *list)
 {
 	int n = 0;
 
@@ -364,7 +395,7 @@ static int ready_all(struct g *list)
 int lot_wake(const void *addr, int n)
 {
 	critical_enter();
-	n = ready_all(take(addr, n, false));
+	n = lot_ready_all(take(addr, n, false));
 	critical_leave();
 	return n;
 }
@@ -374,7 +405,7 @@ int lot_wake_rwlock(const void *addr)
 	int n;
 
 	critical_enter();
-	n = ready_all(take(addr, INT32_MAX, true));
+	n = lot_ready_all(take(addr, INT32_MAX, true));
 	critical_leave();
 	return n;
 }
@@ -442,12 +473,12 @@ void lot_wake_moved(const void *mutex)
 		next = gp->waitnext;
 		if (gp->waitaddr != mutex || !gp->waitmoved)
 			continue;
-		removeg(b, gp);
+		lot_remove(b, gp);
 		gp->waitnext = list; // all of them, so their order does not matter
 		list = gp;
 	}
 	bucket_unlock(b);
-	ready_all(list);
+	lot_ready_all(list);
 	critical_leave();
 }
 
@@ -473,7 +504,7 @@ bool lot_barrier(struct g *gp, const void *addr, unsigned count)
 	}
 	bucket_unlock(b);
 	if (last) {
-		ready_all(list);
+		lot_ready_all(list);
 		critical_leave();
 	} else {
 		lot_wait(gp, WAIT_BARRIER, NULL, 0);

@@ -13,7 +13,7 @@
 //  - It comes back from a wait: not more than Q behind the clock. So sleep cannot be saved up for longer than that.
 //  - It was preempted: not more than CARRY quanta behind. A weight may promise more than the one P that a G can use; what it could
 //    not use is lost, or it would once crowd out all others for as long as it had lagged.
-//  - It is charged: not more than Q/w ahead, and for the time for which somebody waited meanwhile. Who ran while nobody wanted its P
+//  - It is charged: for the time for which somebody waited meanwhile; for the rest not more than to Q/w ahead. Who ran while nobody wanted its P
 //    owes nobody anything, but would be made to wait for whoever comes until that has run for as long.
 //  - It is new: Q/w ahead, as if it had just run. Else those who start thread after thread came before all others for ever.
 //  - It yields: behind the first in the queue. A yield is a real hand-off.
@@ -22,24 +22,28 @@
 // the tolerance below. K = CARRY * Q.
 //  1. No G in the queue is behind the clock by more than K. It was not when it came (above); and the clock is only ever
 //     raised to what is at most the least of the queue, so at that moment nobody is behind it at all.
-//  2. No G is ahead of the clock by more than (Q + S)/w + T. It is picked at no more than T ahead, for the clock is raised to the first of
-//     the queue then, and charged at most S/w for what it holds; what it ran before anybody waited counts for Q/w at most.
+//  2. No G is ahead of the clock by more than (Q + S + T)/w. It is picked at no more than T/w ahead, for the clock is raised to the first
+//     of the queue then, and charged at most S/w for what it holds; what it ran before anybody waited counts for Q/w at most.
 //  3. So of two Gs that wanted to run all the time, and whose weights promise no more than a P, neither gets ahead of
-//     the other by more virtual time than 2 (K + T) + (Q + S) (1/w1 + 1/w2), however long that time is. In practice by
+//     the other by more virtual time than 2 K + (Q + S + T) (1/w1 + 1/w2), however long that time is. In practice by
 //     a slice: tests/unit/test_fair.c has the figures.
-//  4. No starvation. A G of weight w that waits has at most (Q + S)/w + T more than the clock when it comes. It is passed only by Gs that
-//     have less than T more than it has. Whoever that is has no more than K less than the clock, gets further with
-//     each run, and so runs, if its weight is u, for ((Q + S)/w + 2 T + K) u + S at most, then its turn is later. New Gs start ahead of the clock, and
-//     raise it when they are picked. So with n Gs of weight 1 on P Ps, the wait is below n (Q + 2 S + 2 T + K) / P.
-//  5. A G that wakes up with a lag above the granularity has a P asked for at once, if its holder has run for the granularity, else then.
+//  4. No starvation. A G of weight w that waits has at most (Q + S + T)/w more than the clock when it comes. It is passed only by Gs
+//     that have less than T/u more than it has, where u is their weight. Whoever that is has no more than K less than the clock, gets
+//     further with each run, and so runs for ((Q + S + T)/w + K) u + T + S at most, then its turn is later. New Gs start ahead of the
+//     clock, and raise it when they are picked. So with n Gs of weight 1 on P Ps, the wait is below n (Q + 2 S + 2 T + K) / P.
+//  5. A G that wakes up with a lag above the granularity, and about the first of the queue, has a P asked for at once, if that was held
+//     for the granularity, else then.
 //
-// Which thread on which CPU: the kernel likes to wake a thread where it ran last (globrunq_next in runq.c). So among the first of the
-// queue one that ran on this CPU is preferred, if it has at most T more virtual time than the first and did not come later.
-// The first is passed over by one pick less than there are Ps in a row, and not at all when it has just woken.
+// Which thread on which CPU: the kernel likes to wake a thread where it ran last, busy or not, and may take milliseconds to see that another
+// CPU is idle. So among the first of the queue one is preferred that ran last on a CPU where no other P's holder runs, if it has
+// at most T/w more virtual time than the first; if a woken G has asked for this P, at most the granularity. Two holders that
+// came to be on one CPU part at the next pick of either. (Without, 16 pairs of threads used 1.3 of two CPUs.)
 //
-// Who wakes another and then stops, hands its P on to that one, if it has at most T more than the first, and if the first has
-// not waited for the granularity: their data are in this CPU's cache, and a wake-up across CPUs takes the kernel some 10 us. (Without,
-// 16 pairs that pass a token to and fro by condition variables got through a fifth of what they do under policy go.)
+// Who wakes another and then stops, hands its P on to that one together with the rest of its slice, if that one has at most T/w more
+// than the first: their data are in this CPU's cache, and a wake-up across CPUs takes the kernel some 10 us. So a chain of Gs that
+// wake each other has the P for a slice, like a single G, and each is charged for its part. (Without, 16 pairs that pass a token to
+// and fro by condition variables got through a fifth of what they do under policy go. When they went on only until
+// the first had waited for the granularity, through half: with more than a few pairs, the first has always.)
 //
 // Preemption on wake-up. A waking G for which there is no idle P is compared with the running G that has the most virtual time,
 // also with the waker, which is preferred if it is close to that: it needs no signal. The granularity keeps Gs from taking a P from
@@ -50,8 +54,10 @@
 enum {
 	CARRY = 4, // quanta
 	MANY = 64, // Ps looked at for the running Gs, at most
+	FEW = 16,  // and at each pick or wake-up
 	NEAR = 64, // entries among which the G that was woken last is looked for: a kilobyte
-	TOGETHER = 200000,	// ns: slices that ended at the same moment
+	CHOICE =
+		21, // entries among which one of the right CPU is looked for: three levels of the heap
 	GRANULARITY = 1000000,	// ns, for quanta of 8 ms and more
 	WEIGH_FIRST = 10000000, // ns until a G reads its weight for the second time
 	WEIGH_MOST = 1000000000,
@@ -64,8 +70,8 @@ static struct {
 	int64_t clock;	      // written under sched.lock
 	int64_t waited_since; // when the queue last became non-empty; NOBODY while it is empty
 	int64_t looked;	      // when the running Gs were last looked at for the clock
-	uint32_t passed;      // how often in a row the first was passed over; under sched.lock
-	uint32_t turn;	      // where to begin to look with more than MANY Ps
+	struct spinq spun;    // who waits by spinning; under sched.lock
+	uint32_t turn;	      // where to begin to look with more than FEW Ps
 } fair = {.waited_since = INT64_MAX};
 #define NOBODY INT64_MAX
 
@@ -94,6 +100,11 @@ static int64_t virtual(int64_t ns, uint32_t weight)
 static int64_t granularity(void)
 {
 	return config.quantum / 8 < GRANULARITY ? config.quantum / 8 : GRANULARITY;
+}
+
+static int64_t tolerance(void)
+{
+	return config.quantum / 2;
 }
 
 static uint32_t queued(void)
@@ -141,7 +152,7 @@ static struct p *to_look_at(uint32_t i, uint32_t from)
 {
 	uint32_t n = load_relaxed(&sched.nprocs);
 
-	return i < n && i < MANY ? &sched.allp[n > MANY ? (from + i) % n : i] : NULL;
+	return i < n && i < MANY ? &sched.allp[n > FEW ? (from + i) % n : i] : NULL;
 }
 
 // Raise the clock to the least virtual time there is. No more often than changes anything: it is a look at every P.
@@ -172,7 +183,8 @@ static void look_for_least(int64_t now)
 	lock_release(&sched.lock);
 }
 
-// The P to be preempted: that of the running G with the most virtual time, if it has more than woken by the granularity.
+// The P to be preempted: that of the running G with the most virtual time, of FEW that are looked at in turn, if it has more than
+// woken by the granularity.
 // self: the waker, if it is a G. ret_at: not before then.
 static struct p *fair_victim(const struct g *woken, const struct g *self, int64_t now,
 			     uint64_t *ret_word, int64_t *ret_at)
@@ -182,8 +194,11 @@ static struct p *fair_victim(const struct g *woken, const struct g *self, int64_
 	uint32_t from = load_relaxed(&fair.turn);
 	struct p *pp;
 
-	store_relaxed(&fair.turn, from + MANY);
-	for (uint32_t i = 0; (pp = to_look_at(i, from)); i++) {
+	// Others of the queue come before it.
+	if (minus(load_relaxed(&woken->vtime), fair_clock()) > grain)
+		return NULL;
+	store_relaxed(&fair.turn, from + FEW);
+	for (uint32_t i = 0; i < FEW && (pp = to_look_at(i, from)); i++) {
 		// Who was asked already gives its P to another; from a call the P is retaken (sysmon).
 		if (!look(pp, now, &r) || load_relaxed(&pp->resched) == r.word ||
 		    load_relaxed(&r.gp->preempt) || load_relaxed(&r.gp->status) != G_RUNNING)
@@ -197,7 +212,7 @@ static struct p *fair_victim(const struct g *woken, const struct g *self, int64_
 		most = mine;
 	if (!most.pp || minus(most.vtime, load_relaxed(&woken->vtime)) <= grain)
 		return NULL;
-	ran = now - load_relaxed(&most.gp->run_since);
+	ran = now - load_relaxed(&most.pp->slice_start); // or of those who handed it on
 	*ret_word = most.word;
 	*ret_at = ran < grain ? now + grain - ran : now;
 	return most.pp;
@@ -210,8 +225,12 @@ static struct p *fair_victim(const struct g *woken, const struct g *self, int64_
 // for is not to be more than all that it used, but a hold like this is not to be less than a slice.
 static int64_t used(struct g *gp, int64_t ns)
 {
-	if (unlikely(!gp->charged))
-		gp->charged = os_thread_cputime(gp->tid) - ns;
+	if (unlikely(!gp->charged)) {
+		int64_t cpu = os_thread_cputime(gp->tid);
+
+		// A thread that has not run for so long in all its life waited for a CPU, perhaps to start.
+		gp->charged = cpu > ns ? cpu - ns : 1;
+	}
 	if (unlikely(ns > 2 * config.quantum)) {
 		int64_t owed = os_thread_cputime(gp->tid) - gp->charged;
 
@@ -225,7 +244,8 @@ static int64_t used(struct g *gp, int64_t ns)
 // Executed by gp's thread: it has held a P for ns, or run without, until now.
 static void fair_charge(struct g *gp, int64_t ns, int64_t now)
 {
-	int64_t since = load_relaxed(&fair.waited_since), waited = 0, had = gp->vtime, v, most;
+	int64_t since = load_relaxed(&fair.waited_since), waited = 0, had = gp->vtime, v, owed,
+		most;
 	uint32_t weight = gp->weight;
 
 	if (unlikely(!weight))
@@ -236,10 +256,14 @@ static void fair_charge(struct g *gp, int64_t ns, int64_t now)
 		waited = now - since < ns ? now - since : ns;
 	if (waited < 0)
 		waited = 0;
-	v = plus(had, virtual(used(gp, ns), weight));
-	most = plus(fair_clock(), virtual(config.quantum + waited, weight));
+	ns = used(gp, ns);
+	if (waited > ns)
+		waited = ns;
+	owed = plus(had, virtual(waited, weight));
+	v = plus(had, virtual(ns, weight));
+	most = plus(fair_clock(), virtual(config.quantum, weight));
 	if (minus(v, most) > 0)
-		v = later(had, most);
+		v = later(owed, most);
 	store_relaxed(&gp->vtime, v);
 	if (now >= gp->weigh_at) {
 		weigh(gp);
@@ -277,9 +301,11 @@ static bool fair_credit(const struct g *gp)
 // sched.lock must be held.
 static void changed(void)
 {
-	if (!fair.queue.n)
+	uint32_t n = fair.queue.n + fair.spun.all.size;
+
+	if (!n)
 		store_relaxed(&fair.waited_since, NOBODY);
-	store_relaxed(&sched.runq.size, fair.queue.n);
+	store_relaxed(&sched.runq.size, n);
 }
 
 // Executed with tls.critical > 0; takes sched.lock.
@@ -287,74 +313,164 @@ static void fair_enqueue(struct p *pp, struct g *gp, bool next)
 {
 	const struct g *self = getg();
 	int64_t v = gp->vtime;
+	uint32_t i;
 
 	(void)pp, (void)next;
-	if (self && self != gp && self->p && gp->ready_as == READY_WOKEN)
-		store_relaxed(&self->p->woke, gp); // a hint: it may be somebody else's P by now
 	lock_acquire(&sched.lock);
 	if (gp->ready_as == READY_YIELDED && fair.queue.n)
 		v = later(v, fair.queue.at[0].key);
 	v = later(v, minus(fair_clock(), CARRY * config.quantum));
 	store_relaxed(&gp->vtime, v);
-	if (fair.queue.n == 0)
+	if (queued() == 0)
 		store_relaxed(&fair.waited_since, gp->runnable_since);
-	heap_push(&fair.queue, v, gp);
+	if (gp->ready_as == READY_SPUN) {
+		spinq_put(&fair.spun, gp);
+	} else {
+		i = heap_push(&fair.queue, v, gp);
+		// Hints: it may be somebody else's P by now.
+		if (self && self != gp && (pp = self->p) && gp->ready_as == READY_WOKEN) {
+			store_relaxed(&pp->woke, gp);
+			store_relaxed(&pp->woke_at, i);
+		}
+	}
 	changed();
 	lock_release(&sched.lock);
 }
 
-// Which of the queue: the first, or one that suits this P and CPU better. sched.lock must be held.
-static uint32_t which(struct p *pp, uint32_t cpu, int64_t now)
+// Has a G that was woken with a lag asked for pp, and has whoever holds it had the granularity?
+static bool asked_for(const struct p *pp, int64_t now)
 {
-	int64_t tolerance = config.quantum / 2,
-		together = tolerance < TOGETHER ? tolerance : TOGETHER;
+	return load_relaxed(&pp->resched) && load_relaxed(&pp->resched_at) <= now &&
+	       resched_waits(pp);
+}
+
+// May pp go on with woke instead of the first? The slice that woke would go on with began when the first of those who handed it on was
+// picked. sched.lock must be held.
+static bool hands_on(const struct p *pp, const struct g *woke, const struct queued *first,
+		     int64_t now)
+{
+	return woke->ready_as == READY_WOKEN && now - pp->slice_start < config.quantum &&
+	       minus(woke->vtime, first->key) <= virtual(tolerance(), woke->weight) &&
+	       !asked_for(pp, now);
+}
+
+// Where in the queue the G is that the holder of pp woke last; 0: nowhere near. The first look mostly finds it.
+static uint32_t find_woke(const struct p *pp, const struct g *woke)
+{
+	const struct queued *at = fair.queue.at;
+	uint32_t n = fair.queue.n < NEAR ? fair.queue.n : NEAR;
+
+	if (pp->woke_at < fair.queue.n && at[pp->woke_at].gp == woke)
+		return pp->woke_at;
+	for (uint32_t i = 1; i < n; i++)
+		if (at[i].gp == woke)
+			return i;
+	return 0;
+}
+
+// The CPUs on which the holders of other Ps run, or are about to; bit 63: from 63 on. With more than FEW Ps to look at, all but
+// this one: sched.lock is held.
+static uint64_t taken_cpus(const struct p *mine)
+{
+	uint32_t n = load_relaxed(&sched.nprocs);
+	uint64_t taken = 0;
+
+	if (n > FEW)
+		return ~cpu_bit(os_getcpu());
+	for (uint32_t i = 0; i < n; i++) {
+		const struct p *pp = &sched.allp[i];
+
+		if (pp != mine && P_STATE(load_relaxed(&pp->word)) == P_RUNNING)
+			taken |= cpu_bit(load_relaxed(&pp->cpu));
+	}
+	return taken;
+}
+
+// Which of the queue: the first, or one that suits this P and the CPUs better. ret_inherit: it goes on with the slice.
+// sched.lock must be held.
+static uint32_t which(struct p *pp, int64_t now, bool *ret_inherit)
+{
 	const struct queued *at = fair.queue.at;
 	const struct g *first = at[0].gp, *woke = load_relaxed(&pp->woke);
-	bool woken = first->ready_as == READY_WOKEN;
+	int64_t most = asked_for(pp, now) ? granularity() : tolerance();
+	uint64_t taken = taken_cpus(pp);
+	uint32_t i = 0;
 
 	store_relaxed(&pp->woke, NULL);
-	if (first == woke)
-		return 0;
-	for (uint32_t i = 1; woke && i < NEAR && i < fair.queue.n; i++) {
-		if (at[i].gp == woke && woke->ready_as == READY_WOKEN &&
-		    minus(at[i].key, at[0].key) <= tolerance &&
-		    now - first->runnable_since < granularity())
-			return i;
-	}
-	if (first->cpu == cpu || woken || fair.passed + 1 >= load_relaxed(&sched.nprocs))
-		return 0;
-	for (uint32_t i = 1; i < 5 && i < fair.queue.n; i++) {
-		const struct g *gp = at[i].gp;
+	if (woke && (woke == first || (i = find_woke(pp, woke))))
+		*ret_inherit = hands_on(pp, woke, &at[0], now);
+	if (*ret_inherit && !(taken & cpu_bit(woke->cpu)))
+		return i;
+	for (uint32_t k = 0; k < CHOICE && k < fair.queue.n; k++) {
+		const struct g *gp = at[k].gp;
 
-		if (gp->cpu == cpu && gp->ready_as != READY_YIELDED &&
-		    minus(at[i].key, at[0].key) <= tolerance &&
-		    gp->runnable_since - first->runnable_since < together)
-			return i;
+		if (taken & cpu_bit(gp->cpu) || (k && gp->ready_as == READY_YIELDED) ||
+		    minus(at[k].key, at[0].key) > virtual(most, gp->weight))
+			continue;
+		*ret_inherit &= gp == woke;
+		return k;
 	}
-	return 0;
+	return *ret_inherit ? i : 0;
+}
+
+// Who waits by spinning runs if it has had less than all others, but not when the one before it, on this P, still waited: what they wait for may be
+// done by one of the others. sched.lock must be held.
+static struct g *next_spun(struct p *pp)
+{
+	bool in_vain = pp->in_vain;
+	struct g *gp;
+
+	pp->in_vain = false;
+	if (!fair.spun.all.head || (fair.queue.n && in_vain))
+		return NULL;
+	gp = spinq_choose(&fair.spun, taken_cpus(pp));
+	return fair.queue.n && minus(gp->vtime, fair.queue.at[0].key) > 0 ? NULL : gp;
 }
 
 static struct g *fair_pick(struct p *pp, bool *inherit)
 {
 	struct g *gp = NULL;
-	uint32_t cpu, i;
 	int64_t now;
+	uint32_t i;
 
 	*inherit = false;
 	if (queued() == 0)
 		return NULL;
-	cpu = os_getcpu();
 	now = os_nanotime();
 	lock_acquire(&sched.lock);
-	if (fair.queue.n) {
-		i = which(pp, cpu, now);
-		fair.passed = i ? fair.passed + 1 : 0;
+	gp = next_spun(pp);
+	if (gp) {
+		gqueue_take(&fair.spun.all, gp);
+	} else if (fair.queue.n) {
+		i = which(pp, now, inherit);
+		spinq_progress(&fair.spun);
 		raise_clock(fair.queue.at[0].key);
 		gp = heap_take(&fair.queue, i);
+	}
+	if (gp) {
+		store_relaxed(&pp->cpu, gp->cpu);
 		changed();
 	}
 	lock_release(&sched.lock);
 	return gp;
+}
+
+static bool fair_take(struct g *gp)
+{
+	bool took;
+	uint32_t i;
+
+	lock_acquire(&sched.lock);
+	for (i = 0; i < fair.queue.n && fair.queue.at[i].gp != gp; i++)
+		;
+	took = i < fair.queue.n;
+	if (took)
+		heap_take(&fair.queue, i);
+	else
+		took = gqueue_take(&fair.spun.all, gp);
+	changed();
+	lock_release(&sched.lock);
+	return took;
 }
 
 static bool fair_empty(void)
@@ -386,14 +502,16 @@ static void fair_reset(void)
 	fair.clock = 0;
 	fair.waited_since = NOBODY;
 	fair.looked = 0;
-	fair.passed = 0;
+	fair.spun = (struct spinq){0};
 }
 
 const struct policy policy_fair = {
 	.name = "fair",
 	.global = true,
+	.shares_locks = true,
 	.enqueue = fair_enqueue,
 	.pick = fair_pick,
+	.take = fair_take,
 	.empty = fair_empty,
 	.drain = fair_drain,
 	.slice = fair_slice,

@@ -106,6 +106,7 @@ const struct policy policy_go = {
 	.name = "go",
 	.enqueue = go_enqueue,
 	.pick = go_pick,
+	.take = globrunqtake, // who was preempted is there
 	.empty = go_empty,
 	.drain = go_drain,
 	.slice = go_slice,

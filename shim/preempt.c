@@ -23,8 +23,9 @@
 #include <linux/membarrier.h>
 #include <sys/syscall.h>
 
-#include "shim.h"
 #include "frame.h"
+#include "snapshot.h"
+#include "probes.h"
 
 // The mark: queued, with a pointer that only we have. (SI_TKILL and the own pid, as Go tells its signals,
 // would also be the program's pthread_kill.) The kernel takes a negative si_code from user space.
@@ -65,6 +66,7 @@ bool preempt_m_if_fenced(struct g *gp, const struct p *pp, uint64_t word)
 		return false;
 	}
 	STAT(signals_sent);
+	TRACE(write, TRACE_SIGNAL, 0, pp, gp->goid, 0, 0, 0);
 	return true;
 }
 
@@ -161,7 +163,7 @@ static bool on_own_stack(const ucontext_t *uc)
 }
 
 // Make the thread call async_preempt when the handler returns, if it is at a safe point.
-static enum refusal inject(struct g *gp, ucontext_t *uc)
+static enum refusal inject(struct g *gp, ucontext_t *uc, bool spins)
 {
 	struct frame frame = {context_pc(uc), context_sp(uc), context_bp(uc)};
 	enum refusal why;
@@ -170,7 +172,7 @@ static enum refusal inject(struct g *gp, ucontext_t *uc)
 		return REFUSE_UNSAFE_PC;
 	if (!on_own_stack(uc))
 		return REFUSE_STACK;
-	why = is_async_safe_point(gp, &frame);
+	why = spins ? is_spin_safe_point(gp, &frame) : is_async_safe_point(gp, &frame);
 	if (why != REFUSE_NOT)
 		return why;
 	// A cancellation of the asynchronous type must not unwind from inside the scheduler.
@@ -181,24 +183,86 @@ static enum refusal inject(struct g *gp, ucontext_t *uc)
 	return REFUSE_NOT;
 }
 
+// Let others run, from inside the handler.
+static void stop_here(struct g *gp, ucontext_t *uc)
+{
+	signal_park_begin(gp, uc);
+	gp->interrupted = (struct frame){context_pc(uc), context_sp(uc), context_bp(uc)};
+	gp->is_interrupted = true;
+	gosched(gp, G_PREEMPTED);
+	gp->is_interrupted = false;
+	signal_park_end();
+}
+
+enum { LOOKED = 150000 }; // ns: how long it has spun when a sample finds it so, at most
+
+// Code without a table: is there a PAUSE in the 16 bytes before pc, or behind? In the same page, which may be executable only.
+static bool pause_near(uintptr_t pc)
+{
+	enum { AROUND = 16 };
+	uintptr_t page = pc & -(uintptr_t)4096, lo = pc - AROUND, hi = pc + AROUND, bias;
+	uint8_t b[2 * AROUND];
+
+	if (modules_find(pc, &bias) || os_confined())
+		return false;
+	lo = lo < page ? page : lo;
+	hi = hi > page + 4096 ? page + 4096 : hi;
+	if (memory_read(lo, b, hi - lo) < 0)
+		return false;
+	for (uintptr_t i = 0; i + 1 < hi - lo; i++)
+		if (b[i] == 0xf3 && b[i + 1] == 0x90)
+			return true;
+	return false;
+}
+
+// Two samples in a row at one such place: it waits. Nothing can be injected there, so it stops right here.
+static bool look_without_table(struct g *gp, ucontext_t *uc)
+{
+	enum { PLACE = 64 };
+	uintptr_t pc = context_pc(uc), before = gp->spin_near;
+
+	gp->spin_near = 0;
+	if (!config.force_after || !config.spin || !pause_near(pc))
+		return false;
+	gp->spin_near = pc;
+	store_relaxed(&gp->spin_look, 0);
+	if (!before || pc - before + PLACE > 2 * PLACE)
+		return false;
+	STAT(spin_yields);
+	PROBE3(spin_yield, gp->goid, gp->tid, SPIN_SAMPLED);
+	TRACE(write, TRACE_SPIN, TRACE_SPIN_SAMPLED, gp->p, gp->goid, 0, pc, 0);
+	stop_here(gp, uc);
+	return true;
+}
+
+// The injected call is to yield as who spins does.
+static void spins_at(struct g *gp, uintptr_t loop)
+{
+	gp->spin_asked = loop;
+	store_relaxed(&gp->spin_look, 0);
+	gp->look_from = os_nanotime() - LOOKED;
+	if (gp->look_from < gp->run_since)
+		gp->look_from = gp->run_since;
+}
+
 // The signal only asked whether the thread spins. If it does, and may be stopped here, it gives up the rest of its slice: to
 // whoever has waited longest, which sooner or later is the thread it waits for. An answer "no" costs the signal, no more.
 static void answer_look(struct g *gp, ucontext_t *uc)
 {
 	const struct p *pp = gp->p;
-	int64_t left;
+	uintptr_t loop;
 
 	if (!tls.g || tls.critical || gp->waiting || gp->locks > 0 ||
-	    load_relaxed(&gp->status) != G_RUNNING || !is_spin_wait(context_pc(uc)))
+	    load_relaxed(&gp->status) != G_RUNNING)
 		return;
+	loop = is_spin_wait(context_pc(uc));
+	if (!loop) {
+		look_without_table(gp, uc);
+		return;
+	}
 	store_relaxed(&gp->spin_look, 0);
-	if (!pp || inject(gp, uc) != REFUSE_NOT)
-		return;
-	store_relaxed(&gp->preempt, true);
-	left = load_relaxed(&pp->slice_start) + config.quantum - os_nanotime();
-	STAT(spin_yields);
-	if (left > 0)
-		count_relaxed(&stats.spin_saved_ns, (uint64_t)left);
+	if (pp && inject(gp, uc, true) == REFUSE_NOT)
+		spins_at(gp, loop);
 }
 
 // The handler of config.signal. Runs on the alternate stack with all signals blocked but during a forced park; keeps
@@ -207,13 +271,16 @@ void preempt_handler(int sig, siginfo_t *info, void *context)
 {
 	struct g *gp = tls.self;
 	enum refusal why;
+	uintptr_t loop;
 	bool look;
 
-	if (unlikely(tls.is_sysmon)) { // `preempt dump`
+	if (unlikely(tls.is_sysmon)) { // `preempt dump`, `preempt top`
 		uint64_t v = (uintptr_t)info->si_value.sival_ptr;
 
 		if (info->si_code == SI_QUEUE && v >> 32 == DUMP_MARK)
 			dump_wanted((uint32_t)v);
+		else if (info->si_code == SI_QUEUE && v >> 32 == SNAPSHOT_MARK)
+			snapshot_wanted();
 		return;
 	}
 	if (!preempt_is_ours(info)) {
@@ -234,9 +301,14 @@ void preempt_handler(int sig, siginfo_t *info, void *context)
 		sysmon_refused();
 		return;
 	}
-	why = inject(gp, context);
+	loop = config.spin ? is_spin_wait(context_pc(context)) : 0;
+	why = inject(gp, context, loop != 0);
 	refused(why);
-	if (why == REFUSE_NOT)
+	if (why != REFUSE_NOT)
+		TRACE(write, TRACE_REFUSE, why, NULL, gp->goid, 0, 0, 0);
+	if (why == REFUSE_NOT && loop)
+		spins_at(gp, loop); // the slice ends, but this one has made no use of it
+	if (why == REFUSE_NOT || (why == REFUSE_NO_TABLE && look_without_table(gp, context)))
 		return;
 	if (!load_relaxed(&gp->force)) {
 		sysmon_refused();
@@ -244,13 +316,8 @@ void preempt_handler(int sig, siginfo_t *info, void *context)
 	}
 	locks_forgotten(gp);
 	STAT(preempt_forced);
-	signal_park_begin(gp, context);
-	gp->interrupted =
-		(struct frame){context_pc(context), context_sp(context), context_bp(context)};
-	gp->is_interrupted = true;
-	gosched(gp, G_PREEMPTED);
-	gp->is_interrupted = false;
-	signal_park_end();
+	PROBE3(go_preempt, gp->goid, gp->tid, PREEMPT_BY_FORCE);
+	stop_here(gp, context);
 }
 
 // Go's asyncPreempt2: the injected call, in ordinary context. Since the handler returned, handlers of the program may
@@ -259,12 +326,24 @@ void async_preempt2(void)
 {
 	struct g *gp = tls.g;
 
+	uintptr_t spins = gp ? gp->spin_asked : 0;
+
+	if (gp)
+		gp->spin_asked = 0;
 	if (gp && !tls.critical && !gp->waiting && load_relaxed(&gp->status) == G_RUNNING &&
-	    load_relaxed(&gp->preempt) && (gp->locks <= 0 || gp->grace_over)) {
-		locks_forgotten(gp);
-		STAT(preempt_async);
+	    (gp->locks <= 0 || gp->grace_over)) {
+		bool asked = load_relaxed(&gp->preempt);
+
+		if (asked) {
+			locks_forgotten(gp);
+			STAT(preempt_async);
+			PROBE3(go_preempt, gp->goid, gp->tid, PREEMPT_INJECTED);
+		}
 		gp->is_interrupted = true;
-		gosched(gp, G_RUNNABLE);
+		if (spins)
+			spin_sampled(gp, spins, gp->look_from);
+		else if (asked)
+			gosched(gp, G_RUNNABLE);
 		gp->is_interrupted = false;
 	}
 	if (tls.self)

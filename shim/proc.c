@@ -33,50 +33,13 @@
 #include <sys/syscall.h>
 
 #include "shim.h"
+#include "probes.h"
 
 struct sched sched;
 
 __thread struct tls tls __attribute__((tls_model("initial-exec"), visibility("hidden")));
 
 // --- Ps -------------------------------------------------------------------------------------------
-
-static void pinit(uint32_t id)
-{
-	struct p *pp = &sched.allp[id];
-
-	pp->id = id;
-	pp->rand = id * 2654435761u + 1;
-	pp->word = P_SEQ_ONE | P_DEAD;
-}
-
-// Put a pinned P into the idle list. sched.lock must be held.
-static void pidleput(struct p *pp)
-{
-	pp->g = NULL;
-	pp->link = sched.pidle;
-	sched.pidle = pp;
-	store_release(&pp->word,
-		      P_SEQ(pp->word) | P_IDLE); // for readers of the state; list is locked
-	fetch_add(&sched.npidle, 1); // before the caller looks at the queues; pairs with ready()
-}
-
-// Take an idle P, pinned, or NULL.
-static struct p *pidleget(void)
-{
-	struct p *pp;
-
-	if (load_relaxed(&sched.npidle) == 0)
-		return NULL;
-	lock_acquire(&sched.lock);
-	pp = unlikely(sched.stopping) ? NULL : sched.pidle;
-	if (pp) {
-		sched.pidle = pp->link;
-		fetch_sub(&sched.npidle, 1);			     // under the lock
-		store_release(&pp->word, P_SEQ(pp->word) | P_SCHED); // as in pidleput
-	}
-	lock_release(&sched.lock);
-	return pp;
-}
 
 // Pin the P of the calling G. NULL: it has none (any more).
 struct p *pin(struct g *gp)
@@ -101,7 +64,10 @@ static void unpin(struct g *gp, struct p *pp)
 // sysmon: take a P away from its holder. True: the caller has it pinned.
 bool retakep(struct p *pp, uint64_t word)
 {
-	return cas(&pp->word, word, P_SEQ(word) | P_SCHED); // against pin
+	if (!cas(&pp->word, word, P_SEQ(word) | P_SCHED)) // against pin
+		return false;
+	TRACE(retake, pp);
+	return true;
 }
 
 // Give a pinned P to gp, whose thread is the caller or asleep. A new generation begins: every
@@ -110,19 +76,23 @@ static void wirep(struct p *pp, struct g *gp, int64_t now, bool inherit)
 {
 	uint64_t seq = P_SEQ(pp->word) + P_SEQ_ONE;
 
+	TRACE(start, pp, gp, inherit, now);
 	if (!inherit) {
 		store_relaxed(&pp->schedtick, pp->schedtick + 1);
 		store_relaxed(&pp->slice_start, now);
 	}
-	pp->g = gp;
+	store_relaxed(&pp->g, gp);
 	gp->p = pp;
 	gp->pseq = seq;
+	gp->spun_ns = gp->idle_ns = 0;
 	gp->run_since = now;
 	gp->grace_over = false;
-	store_relaxed(&pp->resched, 0);
+	// Who goes on with a slice goes on with what was asked of it.
+	store_relaxed(&pp->resched, inherit && pp->resched ? seq | P_RUNNING : 0);
 	store_relaxed(&gp->force, false);
 	store_relaxed(&gp->preempt, false);
 	store_relaxed(&gp->status, G_RUNNING);
+	PROBE3(go_start, gp->goid, gp->tid, pp->id);
 	store_release(&pp->word, seq | P_RUNNING); // publishes the above to sysmon
 }
 
@@ -135,10 +105,30 @@ static void grant(struct p *pp, struct g *gp, bool inherit)
 	gp->switches++;
 	STAT(switches);
 	stats_run_delay(waited);
+	if (gp->ready_as == READY_WOKEN)
+		gp->burst_since = now;
+	gp->suspect = pp->freed_by && gp->ready_as == READY_PREEMPTED;
 	wirep(pp, gp, now, inherit);
+	if (gp->suspect)
+		sysmon_spins(now);
 	if (fetch_or(&gp->note, NOTE_GRANTED) &
 	    NOTE_SLEEPING) // pairs with load_acquire in park_wait
 		os_futex_wake(&gp->note, 1);
+}
+
+static void schedule(struct p *pp);
+
+// The same, but to is to be the next, if it still waits for a P, with what is left of the slice.
+static void schedule_to(struct p *pp, struct g *to)
+{
+	if (to && likely(!load_relaxed(&sched.stopping)) && pp->id < load_relaxed(&sched.nprocs) &&
+	    sched.policy->take(to)) {
+		fetch_sub(&sched.demand, 1); // a count only
+		STAT(lock_handed);
+		grant(pp, to, true);
+		return;
+	}
+	schedule(pp);
 }
 
 // The caller has pp pinned and lets go of it: to the next G, else to the idle list. May pick the
@@ -160,6 +150,7 @@ static void schedule(struct p *pp)
 			grant(pp, gp, inherit);
 			return;
 		}
+		TRACE(write, TRACE_PROC_STOP, 0, pp, 0, 0, 0, 0);
 		lock_acquire(&sched.lock);
 		idle = pp->id < sched.nprocs;
 		if (idle) {
@@ -181,11 +172,13 @@ static void schedule(struct p *pp)
 void handoffp(struct p *pp)
 {
 	STAT(handoffs);
+	PROBE1(handoff, pp->id);
+	TRACE(write, TRACE_HANDOFF, 0, pp, pp->g ? pp->g->goid : 0, 0, 0, 0);
 	schedule(pp);
 }
 
 // Work was queued without a P at hand: let an idle P, if there is one, take it. Else one whose holder sleeps.
-static void wakep(int64_t now)
+void wakep(int64_t now)
 {
 	struct p *pp;
 
@@ -221,8 +214,11 @@ static void ready(struct p *pp, struct g *gp, bool next)
 // End the accounting of a stretch of holding a P.
 static void run_ends(struct g *gp, int64_t now)
 {
+	if (unlikely(gp->p && gp->p->freed_by)) // gp has it pinned, or did until now
+		spin_used(gp->p, now - gp->run_since - gp->idle_ns);
 	if (sched.policy->charge)
-		sched.policy->charge(gp, now - gp->run_since, now);
+		sched.policy->charge(gp, now - gp->run_since - gp->spun_ns, now);
+	gp->spun_ns = gp->idle_ns = 0;
 	gp->run_ns += (uint64_t)(now - gp->run_since);
 	gp->run_since = now;
 	gp->cpu = os_getcpu();
@@ -253,10 +249,34 @@ static void stray_ends(struct g *gp, const struct p *lost, int64_t now)
 	sched.policy->charge(gp, held + alone, now);
 }
 
+// Nobody watches those who run on credit while nobody waits for a P. If each of them computes for long between its waits, as
+// may be, nobody ever does, and the library schedules nothing at all. So who did so LONG times in a row queues.
+enum { LONG = 3 };
+
+static bool is_long(const struct g *gp)
+{
+	return gp->long_bursts >= LONG && !demand();
+}
+
+// gp stops, to wait for something.
+static void burst_ends(struct g *gp, int64_t now)
+{
+	if (now - gp->burst_since <= config.credit)
+		gp->long_bursts = 0;
+	else if (gp->long_bursts < LONG)
+		gp->long_bursts++;
+}
+
 // Give the P up and become G_WAITING. False: a goready came first; nothing was given up.
 // Afterwards the caller waits with park_wait until it is granted a P; to end the wait itself it must
 // first make sure that no goready can come (lot_leave), and then call gounpark.
 bool gopark_begin(struct g *gp, enum wait_reason why)
+{
+	return gopark_begin_for(gp, why, NULL);
+}
+
+// The same; owner, or NULL: whom it waits for.
+bool gopark_begin_for(struct g *gp, enum wait_reason why, struct g *owner)
 {
 	struct p *had, *pp;
 	int64_t now;
@@ -269,6 +289,7 @@ bool gopark_begin(struct g *gp, enum wait_reason why)
 		run_ends(gp, now);
 	else
 		stray_ends(gp, had, now);
+	burst_ends(gp, now);
 	gp->run_since = now;
 	gp->p = NULL;
 	gp->waitreason = (uint8_t)why;
@@ -282,9 +303,11 @@ bool gopark_begin(struct g *gp, enum wait_reason why)
 		critical_leave();
 		return false;
 	}
+	PROBE3(go_block, gp->goid, gp->tid, (int)why);
 	// From here on a granter may write gp's scheduling fields.
+	TRACE(block, pp, gp, now);
 	if (pp)
-		schedule(pp);
+		schedule_to(pp, owner);
 	if (unlikely(load_relaxed(&sched.watch_idle)))
 		sysmon_idles();
 	gp->waiting = true;
@@ -330,25 +353,27 @@ int park_wait_since(struct g *gp, const struct deadline *until, unsigned flags,
 	else
 		fetch_and(&gp->note, // against grant
 			  ~(uint32_t)(NOTE_SLEEPING | (r == -ECANCELED ? NOTE_CANCEL : 0)));
+	if (r == 0 && gp->p)
+		store_relaxed(&gp->p->cpu, os_getcpu()); // a hint: the P may have been retaken
 	compiler_barrier();
 	if (r == 0)
 		gp->waiting = false; // else the caller still has to settle who ends the wait
 	return r;
 }
 
-// gp was woken and queued: ask who runs with less right to a P for it. gp may have been granted one meanwhile; then
-// somebody yields in vain. Executed with critical > 0.
+// gp was woken and queued: ask who runs with less right to a P for it, unless gp has been granted one meanwhile (wakep). Executed with
+// critical > 0.
 static void make_room(const struct g *gp, const struct g *self, int64_t now)
 {
 	uint64_t word;
 	int64_t at;
 	struct p *pp;
 
-	if (!sched.policy->victim)
+	if (!sched.policy->victim || load_relaxed(&gp->status) != G_RUNNABLE)
 		return;
 	pp = sched.policy->victim(gp, self, now, &word, &at);
 	if (pp)
-		sysmon_ask(pp, word, at, self);
+		sysmon_ask(pp, word, at, gp, self);
 }
 
 // The calling thread holds no P and is in no run queue: take an idle P, or run on without, or queue for one.
@@ -370,6 +395,8 @@ static void run_again(struct g *gp, bool on_credit, enum ready_as as)
 	critical_enter();
 	now = os_nanotime();
 	gp->ready_as = (uint8_t)as;
+	if (as == READY_WOKEN)
+		gp->burst_since = now;
 	if (sched.policy->wakes)
 		sched.policy->wakes(gp, now);
 	pp = pidleget();
@@ -386,11 +413,12 @@ static void run_again(struct g *gp, bool on_credit, enum ready_as as)
 		critical_leave();
 		return;
 	}
-	on_credit = on_credit && gives_credit() && !load_relaxed(&sched.stopping) &&
+	on_credit = on_credit && gives_credit() && !is_long(gp) && !load_relaxed(&sched.stopping) &&
 		    (!sched.policy->credit || sched.policy->credit(gp));
 	if (on_credit || unlikely(load_relaxed(&sched.open))) {
 		if (on_credit)
 			STAT(credit_runs);
+		TRACE(write, TRACE_GO_CREDIT, 0, NULL, gp->goid, 0, 0, now);
 		gp->run_since = now;
 		gp->grace_over = false;
 		store_relaxed(&gp->force, false);
@@ -400,6 +428,8 @@ static void run_again(struct g *gp, bool on_credit, enum ready_as as)
 		if (demand()) {
 			wakep(now);
 			sysmon_kick();
+		} else {
+			sysmon_stray(now);
 		}
 		critical_leave();
 		return;
@@ -422,6 +452,7 @@ static void run_again(struct g *gp, bool on_credit, enum ready_as as)
 void gounpark(struct g *gp)
 {
 	store_relaxed(&gp->park, PARK_NONE);
+	TRACE(unblock, gp, true, 0);
 	run_again(gp, os_nanotime() - gp->run_since >= config.credit, READY_WOKEN);
 }
 
@@ -439,7 +470,9 @@ void goready(struct g *gp)
 		critical_leave();
 		return;
 	}
+	PROBE2(go_unblock, gp->goid, gp->tid);
 	now = os_nanotime();
+	TRACE(unblock, gp, false, now);
 	gp->runnable_since = now;
 	gp->ready_as = READY_WOKEN;
 	store_relaxed(&gp->status, G_RUNNABLE);
@@ -468,24 +501,39 @@ void goready(struct g *gp)
 
 // --- yielding -------------------------------------------------------------------------------------
 
+static void yield(struct g *gp, enum g_status as, enum ready_as why, struct g *to);
+
 // Go to the tail of the global queue and let the next one run. as: G_RUNNABLE, or G_PREEMPTED from
 // inside the signal handler. Without competition it returns at once. Signal-safe under the conditions
 // of preempt_handler.
 void gosched(struct g *gp, enum g_status as)
 {
-	bool asked = load_relaxed(&gp->preempt);
+	yield(gp, as, load_relaxed(&gp->preempt) ? READY_PREEMPTED : READY_YIELDED, NULL);
+}
+
+// The same for who waits by spinning; owner, or NULL: for whom.
+void gosched_spun(struct g *gp, struct g *owner)
+{
+	yield(gp, G_RUNNABLE, READY_SPUN, owner);
+}
+
+static void yield(struct g *gp, enum g_status as, enum ready_as why, struct g *to)
+{
 	struct p *had, *pp;
 	int64_t now;
+	bool asked;
 
 	critical_enter();
 	had = gp->p;
 	pp = pin(gp);
+	asked = load_relaxed(&gp->preempt);
 	store_relaxed(&gp->preempt, false);
 	store_relaxed(&gp->force, false);
 	if (!pp) {
 		stray_ends(gp, had, os_nanotime());
+		TRACE(yield, NULL, gp, as == G_PREEMPTED, asked, 0);
 		critical_leave();
-		run_again(gp, false, asked ? READY_PREEMPTED : READY_YIELDED);
+		run_again(gp, false, why);
 		return;
 	}
 	if (sched.policy->empty() && pp->id < load_relaxed(&sched.nprocs) &&
@@ -501,12 +549,17 @@ void gosched(struct g *gp, enum g_status as)
 	run_ends(gp, now);
 	if (now > pp->slice_start + config.quantum)
 		stats_overshoot(now - pp->slice_start - config.quantum);
+	TRACE(yield, pp, gp, as == G_PREEMPTED, asked, now);
 	gp->p = NULL;
 	gp->runnable_since = now;
-	gp->ready_as = asked ? READY_PREEMPTED : READY_YIELDED;
+	gp->ready_as = (uint8_t)why;
 	store_relaxed(&gp->status, as);
+	if (why == READY_SPUN) {
+		pp->freed_by = tls.spin_site;
+		pp->in_vain = gp->spin_yields > 0;
+	}
 	ready(NULL, gp, false);
-	schedule(pp);
+	schedule_to(pp, to);
 	sysmon_kick();
 	gp->waiting = true;
 	critical_leave();
@@ -530,12 +583,20 @@ static bool spared(struct g *gp)
 // The cooperative safe point, when gp->preempt is set.
 void preempt_check_slow(struct g *gp)
 {
+	if (preempt_due(gp))
+		gosched(gp, G_RUNNABLE);
+}
+
+// gp, the caller's, has been asked. Must it yield now?
+bool preempt_due(struct g *gp)
+{
 	if (tls.critical || gp->waiting || spared(gp))
-		return;
+		return false;
 	if (gp->grace_over)
 		gp->locks = 0; // a second grace for the same hold would be one too many
 	STAT(preempt_cooperative);
-	gosched(gp, G_RUNNABLE);
+	PROBE3(go_preempt, gp->goid, gp->tid, PREEMPT_IN_CALL);
+	return true;
 }
 
 // --- system calls -----------------------------------------------------------------------------------
@@ -565,7 +626,9 @@ void entersyscallblock_slow(struct g *gp)
 		run_ends(gp, now);
 	else
 		stray_ends(gp, had, now);
+	burst_ends(gp, now);
 	gp->call_since = now;
+	TRACE(write, TRACE_SYSCALL_BLOCK, 0, pp, gp->goid, 0, at.pc, now);
 	gp->run_since = 0; // accounted for
 	gp->p = NULL;
 	store_relaxed(&gp->status, G_SYSCALL);
@@ -574,7 +637,7 @@ void entersyscallblock_slow(struct g *gp)
 	if (unlikely(load_relaxed(&sched.watch_idle)))
 		sysmon_idles();
 	critical_leave();
-	entersyscall(gp);
+	entersyscall_untraced(gp);
 	gp->at = at; // the frame of this function is gone then
 }
 
@@ -590,6 +653,7 @@ void exitsyscall_slow(struct g *gp)
 	if (load_relaxed(&sched.active) != PHASE_DORMANT)
 		stray_ends(gp, had, had ? gp->retaken_at : os_nanotime());
 	critical_leave();
+	TRACE(write, TRACE_SYSCALL_BLOCKED, 0, NULL, gp->goid, 0, 0, 0);
 	store_relaxed(&gp->status, G_RUNNING);
 	run_again(gp, true, READY_WOKEN);
 }
@@ -673,6 +737,8 @@ static void become(struct g *gp)
 	gp->tid = os_gettid();
 	gp->stack_bottom = tls.stack_lo;
 	gp->stack_top = tls.stack_hi;
+	g_has_tid(gp);
+	TRACE(write, TRACE_GO_THREAD, 0, NULL, gp->goid, (uint32_t)gp->tid, 0, 0);
 	tls.self = gp;
 	tls.g = gp;
 	stats_thread_starts(fetch_add(&sched.ngs, 1) + 1); // a count only
@@ -680,6 +746,7 @@ static void become(struct g *gp)
 
 void sched_start(struct g *gp)
 {
+	TRACE(write, TRACE_GO_CREATE, 1, NULL, gp->goid, 0, 0, 0);
 	become(gp);
 	run_again(gp, false, READY_NEW);
 }
@@ -729,6 +796,7 @@ void goexit(void)
 	altstack_thread_exit(gp);
 	sys5(SYS_prctl, 16 /* PR_GET_NAME */, gp->name, 0, 0, 0);
 	stats_thread_exit(gp);
+	TRACE(end_of, gp);
 	store_relaxed(&gp->status, G_DEAD);
 	fetch_sub(&sched.ngs, 1); // a count only
 	g_free(gp);
@@ -780,51 +848,4 @@ void sched_reset_in_child(void)
 	sched.watch_idle = 0;
 	sched.start_time = 0;
 	store_relaxed(&sched.active, PHASE_DORMANT);
-}
-
-// Change the number of Ps. Growing: new Ps become idle and take waiting work. Shrinking: idle Ps die
-// now, the others when they are next let go of; their holders are asked to yield.
-void procresize(int nprocs)
-{
-	uint32_t n = (uint32_t)nprocs, old;
-	struct p **link;
-
-	if (nprocs < 1 || nprocs > MAX_PROCS)
-		return;
-	critical_enter();
-	lock_acquire(&sched.lock);
-	old = sched.nprocs;
-	for (; sched.nprocs_made < n; sched.nprocs_made++)
-		pinit(sched.nprocs_made);
-	store_relaxed(&sched.nprocs, n);
-	for (uint32_t i = old; i < n; i++)
-		if (P_STATE(sched.allp[i].word) == P_DEAD)
-			pidleput(&sched.allp[i]);
-	for (link = &sched.pidle; *link;) {
-		struct p *pp = *link;
-
-		if (pp->id < n) {
-			link = &pp->link;
-			continue;
-		}
-		*link = pp->link;
-		fetch_sub(&sched.npidle, 1);			    // under the lock
-		store_release(&pp->word, P_SEQ(pp->word) | P_DEAD); // as in schedule
-	}
-	lock_release(&sched.lock);
-	for (uint32_t i = n; i < old; i++) {
-		struct g *gp = load_relaxed(&sched.allp[i].g); // type-stable, may be out of date
-
-		if (gp)
-			store_relaxed(&gp->preempt, true);
-	}
-	wakep(os_nanotime());
-	critical_leave();
-}
-
-// There is no sysmon (any more): nobody waits for a P from here on. Those who do, get new ones.
-void sched_open(void)
-{
-	store_relaxed(&sched.open, true);
-	procresize(MAX_PROCS);
 }

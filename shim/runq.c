@@ -21,12 +21,113 @@ static void globrunqput_list(struct g *head, struct g *tail, uint32_t n)
 	store_relaxed(&sched.runq.size, sched.runq.size + n);
 }
 
+enum {
+	FAR = 64,	   // Gs passed, at most; who would come behind those comes last
+	PATIENT = 2000000, // ns for which who computes makes way for those who wait by spinning
+};
+
+// before NULL: first.
+static void put_after(struct gqueue *q, struct g *before, struct g *gp)
+{
+	gp->schedlink = before ? before->schedlink : q->head;
+	if (before)
+		before->schedlink = gp;
+	else
+		q->head = gp;
+	if (q->tail == before)
+		q->tail = gp;
+	store_relaxed(&q->size, q->size + 1);
+}
+
+void gqueue_put(struct gqueue *q, struct g *gp)
+{
+	put_after(q, q->tail, gp);
+}
+
+// Where who waits by spinning belongs. Many locks are had in the order in which threads began to wait for them, and teams
+// make their rounds together: so spinners come in that order, and before those that compute, unless one of these has waited for
+// PATIENT already. Who looked in vain comes behind one other G the first time, two the second, four, ..., all, and then so again:
+// whatever it waits for, everybody has a turn.
+void gqueue_put_spun(struct gqueue *q, struct g *gp)
+{
+	uint32_t turn = gp->spin_yields % SPIN_TURNS, passes = turn ? 1u << (turn - 1) : 1;
+	struct g *at = q->head, *before = NULL;
+
+	for (uint32_t i = 0; at && i < FAR; i++, before = at, at = at->schedlink) {
+		if (i < passes)
+			continue;
+		if (at->ready_as == READY_SPUN ? at->spin_since <= gp->spin_since
+					       : gp->runnable_since - at->runnable_since > PATIENT)
+			continue;
+		put_after(q, before, gp);
+		return;
+	}
+	put_after(q, q->tail, gp);
+}
+
+bool gqueue_take(struct gqueue *q, const struct g *gp)
+{
+	struct g *at, *before = NULL;
+
+	for (at = q->head; at && at != gp; at = at->schedlink)
+		before = at;
+	if (!at)
+		return false;
+	if (before)
+		before->schedlink = gp->schedlink;
+	else
+		q->head = gp->schedlink;
+	if (q->tail == gp)
+		q->tail = before;
+	store_relaxed(&q->size, q->size - 1);
+	return true;
+}
+
+// Gs that wait by spinning may all wait for the one that has just been preempted. So that one comes after the next AHEAD of them
+// already, not after all. sched.lock must be held.
+static void put_preempted(struct g *gp)
+{
+	enum { AHEAD = 2 };
+	struct g *at = sched.runq.head, *before = NULL;
+	int spun = 0;
+
+	for (int i = 0; at && i < FAR; i++, before = at, at = at->schedlink) {
+		if (at->ready_as == READY_SPUN && ++spun > AHEAD) {
+			put_after(&sched.runq, before, gp);
+			return;
+		}
+	}
+	put_after(&sched.runq, sched.runq.tail, gp);
+}
+
 // Executed with tls.critical > 0; takes sched.lock.
 void globrunqput(struct g *gp)
 {
 	lock_acquire(&sched.lock);
-	globrunqput_list(gp, gp, 1);
+	if (gp->ready_as == READY_PREEMPTED)
+		put_preempted(gp);
+	else if (gp->ready_as == READY_SPUN)
+		gqueue_put_spun(&sched.runq, gp);
+	else
+		globrunqput_list(gp, gp, 1);
 	lock_release(&sched.lock);
+}
+
+// Executed with tls.critical > 0; takes sched.lock.
+bool globrunqtake(struct g *gp)
+{
+	bool took;
+
+	lock_acquire(&sched.lock);
+	took = gqueue_take(&sched.runq, gp);
+	lock_release(&sched.lock);
+	return took;
+}
+
+// Does it matter who comes first? Of those who spin, not among those who come behind all.
+static bool in_order(const struct g *gp)
+{
+	return gp->ready_as == READY_SPUN && gp->spin_yields % SPIN_TURNS != SPIN_LAST;
 }
 
 // Take the next G off the global list: the first that ran on this CPU last among those that came with the head, else
@@ -42,29 +143,22 @@ static struct g *globrunq_next(uint32_t cpu)
 {
 	enum { LOOK = 8, TOGETHER = 200000 /* ns */ };
 	int64_t together = config.quantum / 2 < TOGETHER ? config.quantum / 2 : TOGETHER;
-	struct g *gp = sched.runq.head, *before = NULL;
+	struct g *gp = sched.runq.head;
 
 	if (!gp)
 		return NULL;
-	if (gp->cpu != cpu) {
-		struct g *prev = gp, *next;
+	if (gp->cpu != cpu && !in_order(gp)) {
+		struct g *next = gp->schedlink;
 
-		for (int i = 1; i < LOOK && (next = prev->schedlink); i++, prev = next) {
-			if (next->cpu == cpu &&
+		for (int i = 1; i < LOOK && next; i++, next = next->schedlink) {
+			if (next->cpu == cpu && !in_order(next) &&
 			    next->runnable_since - gp->runnable_since < together) {
-				before = prev;
 				gp = next;
 				break;
 			}
 		}
 	}
-	if (before)
-		before->schedlink = gp->schedlink;
-	else
-		sched.runq.head = gp->schedlink;
-	if (sched.runq.tail == gp)
-		sched.runq.tail = before;
-	store_relaxed(&sched.runq.size, sched.runq.size - 1);
+	gqueue_take(&sched.runq, gp);
 	return gp;
 }
 

@@ -52,7 +52,7 @@ static bool has_room(const struct g *gp, uintptr_t sp)
 
 // Signal-safe. The table has been asked once more by unwind_step; the order of the checks is worth it: most
 // refusals are known before the stack is read.
-static enum refusal judge(const struct g *gp, const struct frame *frame)
+static enum refusal judge(const struct g *gp, const struct frame *frame, bool spins)
 {
 	struct frame f = *frame;
 	const struct table *table;
@@ -65,14 +65,14 @@ static enum refusal judge(const struct g *gp, const struct frame *frame)
 	row = table ? table_find(table, f.pc - bias) : NULL;
 	if (!row)
 		return REFUSE_NO_TABLE;
-	if (!table_is_safe(row))
+	if (!table_is_safe(row) && !(spins && table_reason(row) == TABLE_SAFE))
 		return row->flags & TABLE_CRITICAL ? REFUSE_CRITICAL : REFUSE_UNSAFE_PC;
 	if (!has_room(gp, f.sp))
 		return REFUSE_STACK;
 	for (int n = 0; n < MAX_FRAMES; n++) {
 		int r = unwind_step(&f, n == 0, tls.stack_hi, &row);
 
-		if (row && row->flags & TABLE_CRITICAL)
+		if (row && row->flags & TABLE_CRITICAL && !(spins && n == 0))
 			return REFUSE_CRITICAL;
 		if (r < 0)
 			return REFUSE_NO_TABLE;
@@ -91,25 +91,42 @@ enum refusal is_async_safe_point(const struct g *gp, const struct frame *frame)
 	enum refusal why;
 
 	modules_walk(true);
-	why = judge(gp, frame);
+	why = judge(gp, frame, false);
 	modules_walk(false);
 	return why;
 }
 
-// Is this the code of a loop that waits for another thread? Only a table tells. Signal-safe.
-bool is_spin_wait(uintptr_t pc)
+// The same of a thread that waits at frame. Critical code itself is no obstacle then: of the functions that take a
+// lock, it is in the one part in which the lock is not held. Callers are.
+enum refusal is_spin_safe_point(const struct g *gp, const struct frame *frame)
+{
+	enum refusal why;
+
+	modules_walk(true);
+	why = judge(gp, frame, true);
+	modules_walk(false);
+	return why;
+}
+
+// Is this the code of a loop that waits for another thread? Then where that begins, about, else 0. Only a table tells. Signal-safe.
+uintptr_t is_spin_wait(uintptr_t pc)
 {
 	const struct table *table;
 	const struct table_row *row;
-	uintptr_t bias;
-	bool spins;
+	uintptr_t bias, start = 0;
+	uint32_t i;
 
 	modules_walk(true);
 	table = modules_find(pc, &bias);
 	row = table ? table_find(table, pc - bias) : NULL;
-	spins = row && row->flags & TABLE_SPIN;
+	if (row && row->flags & TABLE_SPIN) {
+		for (i = (uint32_t)(row - table->rows);
+		     i > 0 && table->rows[i - 1].flags & TABLE_SPIN; i--)
+			;
+		start = bias + table_row_start(table, i);
+	}
 	modules_walk(false);
-	return spins;
+	return start;
 }
 
 // The calling thread's stack: [lo, hi) may be used by functions whose callers all lie below hi. lo 0: not known.

@@ -12,6 +12,7 @@
 #include <ucontext.h>
 
 #include "table.h"
+#include "trace.h"
 #include "types.h"
 
 // --- critical sections (signal.c) -------------------------------------------------------------
@@ -59,10 +60,39 @@ int cgroup_cpus(void);
 struct g *g_alloc(void);   // G_IDLE with its alternate stack, or NULL: out of memory
 void g_free(struct g *gp); // G_DEAD or never started
 size_t g_altstack_size(void);
+void g_has_tid(struct g *gp);	 // so that it is found; the last one with the same hash is
+struct g *g_queued(int32_t tid); // the G of this thread, if it wants a P and has none; a hint
+
+// --- idle.c: the Ps, and which are idle ----------------------------------------------------------
+void pidleput(struct p *pp); // pinned; sched.lock must be held
+struct p *pidleget(void);    // pinned, or NULL
+void procresize(int nprocs);
+void sched_open(void); // no sysmon: let everybody run
+
+// --- spinq.c: the order of those who spin; the caller holds sched.lock ------------------------------
+struct spinq {
+	struct gqueue all; // who looked longest ago first
+	uint32_t progress; // counts what may have ended their waits
+	uint32_t turns;	   // choices so far
+	uint32_t passed;   // how often in a row the first was passed over
+};
+void spinq_put(struct spinq *q, struct g *gp);
+void spinq_progress(struct spinq *q);
+struct g *spinq_choose(struct spinq *q, uint64_t taken); // NULL: nobody is there
+static inline uint64_t cpu_bit(uint32_t cpu)		 // bit 63: from 63 on
+{
+	return (uint64_t)1 << (cpu < 63 ? cpu : 63);
+}
 
 // --- runq.c: the queues of policy go ------------------------------------------------------------
 void runqput(struct p *pp, struct g *gp, bool next);
 struct g *runqget(struct p *pp, bool *ret_inherit);
+bool globrunqtake(struct g *gp); // false: it is not there
+// Queues whose lock the caller holds.
+enum { SPIN_TURNS = 8, SPIN_LAST = SPIN_TURNS - 1 };  // of gp->spin_yields: behind all
+void gqueue_put_spun(struct gqueue *q, struct g *gp); // READY_SPUN: where it belongs
+bool gqueue_take(struct gqueue *q, const struct g *gp);
+void gqueue_put(struct gqueue *q, struct g *gp); // last
 struct g *runqsteal(struct p *pp, struct p *victim, bool steal_runnext);
 bool runqempty(const struct p *pp);
 void globrunqput(struct g *gp);
@@ -70,7 +100,8 @@ struct g *globrunqget(struct p *pp, uint32_t max); // pp gets the rest of a batc
 
 // --- heap.c: Gs by key; the caller holds the lock of the heap --------------------------------------
 bool heap_reserve(struct heap *h, uint32_t n); // room for n in all; false: no memory
-void heap_push(struct heap *h, int64_t key, struct g *gp);
+// Returns where in at it is now; that changes with every push and take.
+uint32_t heap_push(struct heap *h, int64_t key, struct g *gp);
 struct g *heap_take(struct heap *h, uint32_t i); // at[i], 0: the least
 
 // --- policy_fair.c -------------------------------------------------------------------------------
@@ -102,6 +133,28 @@ static inline bool chaos_repeats(void)
 	return unlikely(config.chaos) && load_relaxed(&sched.nprocs) == 1;
 }
 
+// --- trace.c ----------------------------------------------------------------------------------
+extern bool trace_on __attribute__((visibility("hidden")));
+void trace_open(void);		    // activation, after sched_init
+void trace_settle(void);	    // the process ends; signal-safe
+void trace_thread_ends(int status); // no thread of ours may be left
+void trace_reset_in_child(void);
+// pp: the P that the event happened on, or NULL; now: the time, or 0: take it.
+void trace_write(enum trace_kind kind, unsigned detail, const struct p *pp, uint32_t g,
+		 uint32_t other, uint64_t arg, int64_t now);
+void trace_start(const struct p *pp, const struct g *gp, bool inherits, int64_t now);
+void trace_block(const struct p *pp, const struct g *gp, int64_t now);
+void trace_unblock(const struct g *gp, bool itself, int64_t now);
+void trace_yield(const struct p *pp, const struct g *gp, bool forced, bool asked, int64_t now);
+void trace_retake(const struct p *pp);
+void trace_end_of(const struct g *gp);
+// Without a trace all of them are a load and a branch. TRACE(start, pp, ...) is trace_start(pp, ...).
+#define TRACE(what, ...)                                                                           \
+	do {                                                                                       \
+		if (unlikely(load_relaxed(&trace_on)))                                             \
+			trace_##what(__VA_ARGS__);                                                 \
+	} while (0)
+
 // --- proc.c -----------------------------------------------------------------------------------
 int sched_init(int nprocs);	 // P pool; 0 or -errno
 void sched_start(struct g *gp);	 // the calling thread becomes gp and takes a P without waiting
@@ -111,7 +164,10 @@ void gostart(
 void goexit(void);     // the calling thread leaves the scheduler, its P goes on
 void gosched(struct g *gp, enum g_status as); // let others run: as = G_RUNNABLE or G_PREEMPTED
 void preempt_check_slow(struct g *gp);
+bool preempt_due(struct g *gp);
 bool gopark_begin(struct g *gp, enum wait_reason why); // false: was readied already, P is kept
+bool gopark_begin_for(struct g *gp, enum wait_reason why, struct g *owner);
+void gosched_spun(struct g *gp, struct g *owner);
 enum {
 	PARK_CANCEL = 1,
 	PARK_EINTR = 2,
@@ -137,13 +193,13 @@ void gounpark(struct g *gp); // own thread, parked and in no queue: get a P agai
 void goready(struct g *gp);  // signal-safe
 void entersyscall_slow(struct g *gp);
 void exitsyscall_slow(struct g *gp);
-void sched_open(void); // no sysmon: let everybody run
 void entersyscallblock_slow(struct g *gp);
 void sched_restart(void);    // idle Ps take what was queued while the world was stopped
 void handoffp(struct p *pp); // pp pinned: give it to whom it is due, or let it idle
 bool retakep(struct p *pp, uint64_t word); // CAS word away; true: pp is pinned by the caller
 struct p *pin(struct g *gp);
-void procresize(int nprocs);
+void wakep(
+	int64_t now); // work was queued without a P: one that is idle, or whose holder sleeps, takes it
 void park_settle(void); // the thread unwinds from its wait for good
 // The thread goes on at stack pointer sp, by longjmp (LEAVES: leaves for good): if that is outside of a handler that
 // ran on top of a wait or a call, or outside of a deep call, end what it leaves. True: it did.
@@ -196,16 +252,23 @@ static inline __attribute__((always_inline)) void frame_here(struct frame *f)
 			 : "rax");
 }
 
-// About to make a call that may block. The P stays, but sysmon may retake it. Keeps errno.
-static inline __attribute__((always_inline)) void entersyscall(struct g *gp)
+// The rest of entersyscall.
+static inline __attribute__((always_inline)) void entersyscall_untraced(struct g *gp)
 {
-	frame_here(&gp->at);
 	store_relaxed(&gp->status, G_SYSCALL);
 	if (unlikely(load_relaxed(&sched.fenced)))
 		(void)xchg(&gp->status, G_SYSCALL); // full barrier; pairs with the cas in preempt_m
 	compiler_barrier();
 	if (unlikely(load_relaxed(&gp->signal_pending)))
 		entersyscall_slow(gp);
+}
+
+// About to make a call that may block. The P stays, but sysmon may retake it. Keeps errno.
+static inline __attribute__((always_inline)) void entersyscall(struct g *gp)
+{
+	frame_here(&gp->at);
+	TRACE(write, TRACE_SYSCALL_BEGIN, 0, gp->p, gp->goid, 0, gp->at.pc, 0);
+	entersyscall_untraced(gp);
 }
 
 // About to make one that will block: the P is handed on at once.
@@ -224,6 +287,7 @@ static inline void exitsyscall(struct g *gp)
 	if (likely(pp) && likely(load_relaxed(&pp->word) == (gp->pseq | P_RUNNING))) {
 		store_relaxed(&pp->syscalltick, pp->syscalltick + 1);
 		store_relaxed(&gp->status, G_RUNNING);
+		TRACE(write, TRACE_SYSCALL_END, 0, pp, gp->goid, 0, 0, 0);
 	} else {
 		exitsyscall_slow(gp);
 	}
@@ -260,10 +324,20 @@ bool sysmon_stop(void);	      // false: it is not there
 void sysmon_last(int status); // the last thread of the program exits with it; no other can come
 void sysmon_kick(void);	      // there is demand (again): wake if in deep sleep; signal-safe
 void sysmon_refused(void);    // the preemption handler did not stop its thread; signal-safe
-// Who holds pp under word is to make room for a G that was woken, at the time at; self: the waker's G or NULL. Signal-safe.
-void sysmon_ask(struct p *pp, uint64_t word, int64_t at, const struct g *self);
+// Who holds pp under word is to make room for woken, at the time at; self: the waker's G or NULL. Signal-safe.
+void sysmon_ask(struct p *pp, uint64_t word, int64_t at, const struct g *woken,
+		const struct g *self);
+// Does it still wait?
+static inline bool resched_waits(const struct p *pp)
+{
+	const struct g *gp = load_relaxed(&pp->resched_for);
+
+	return gp && load_relaxed(&gp->status) == G_RUNNABLE;
+}
+void sysmon_spins(int64_t now); // slices are shorter from now on for a while
 void sysmon_reset_in_child(void);
-void sysmon_notice(void); // something else than demand is to be done now; signal-safe
+void sysmon_stray(int64_t now); // a G runs on credit; signal-safe
+void sysmon_notice(void);	// something else than demand is to be done now; signal-safe
 // For stw.c, by sysmon.
 int64_t signal_g(struct g *gp, const struct p *pp, uint64_t word, struct asking *asking,
 		 int64_t since, int64_t now, int64_t answered);
@@ -292,6 +366,10 @@ void stw_thread_exits(void);
 void stw_hold(void);
 void stw_reset_in_child(void);
 
+// --- futexhash.c -------------------------------------------------------------------------------
+void futexhash_poll(int64_t now); // sysmon, when there is demand
+void futexhash_reset_in_child(void);
+
 // --- preempt.c --------------------------------------------------------------------------------
 void preempt_init(void);
 void preempt_rests(void);					 // before there is a second thread
@@ -304,7 +382,8 @@ void preempt_unmask(
 	struct g *gp); // what the handler left masked, for one who does not go back to it
 
 // --- park.c: the parking lot ------------------------------------------------------------------
-enum { LOT_ANY, LOT_READER, LOT_WRITER };
+// LOT_BARRED: share_barred. LOT_TRIER: lot_pause; woken only if there is nobody else.
+enum { LOT_ANY, LOT_READER, LOT_WRITER, LOT_BARRED, LOT_TRIER };
 // Try to take the object; 0 or an error; EBUSY: not now.
 typedef int lot_try_fn(void *obj);
 // Queue, try again, park; until taken (0), the deadline (ETIMEDOUT), or another error of try.
@@ -312,6 +391,7 @@ typedef int lot_try_fn(void *obj);
 // code that was not interposed is seen.
 int lot_acquire(struct g *gp, void *obj, lot_try_fn *try, int kind, enum wait_reason why,
 		const struct deadline *until, unsigned flags);
+void lot_pause(struct g *gp, const void *obj, const int *word, int64_t ns);
 // In a critical section, which lasts until the G has parked (lot_wait) or is out of the queue.
 void lot_enqueue(struct g *gp, const void *addr, int kind);
 bool lot_leave(struct g *gp); // true: was still queued; false: a waker has it and will goready it
@@ -342,6 +422,12 @@ void lot_wake_moved(const void *mutex);
 // the others return false after the round, having parked.
 bool lot_barrier(struct g *gp, const void *addr, unsigned count);
 void lot_reset_in_child(void);
+
+// --- lockshare.c: shares of a contended mutex --------------------------------------------------------
+// gp is about to wait for m; it has let go of it, and there are waiters: wakes one of them; it may not have it now.
+void share_waits(struct g *gp, const void *m);
+void share_released(struct g *gp, const void *m);
+void share_barred(struct g *gp, void *m);
 
 // --- cache.c ----------------------------------------------------------------------------------
 // Which module: its build-id (size > 0), or device, inode, size, mtime in ns as four 64-bit numbers (size 0).
@@ -416,6 +502,14 @@ int dump_to(int fd);
 void dump_thread(struct text *t, const struct g *gp, int64_t now);
 void dump_all_threads(struct text *t, int64_t now);
 void dump_reset_in_child(void);
+
+// --- snapshot.c: what all threads do, for `preempt top`. snapshot.h has the file --------------------
+int64_t snapshot_poll(int64_t now); // sysmon
+void snapshot_wanted(void);	    // signal-safe
+void snapshot_init(const char *dir, bool secure);
+void snapshot_leave(void); // any thread: the process ends, or is about to exec
+void snapshot_stay(void);  // the exec has failed
+void snapshot_reset_in_child(void);
 
 // --- deadlock.c: threads that wait for each other ---------------------------------------------------
 int64_t deadlock_poll(int64_t now);   // sysmon
@@ -556,6 +650,47 @@ struct text_order {
 };
 int text_write(struct text_order *o);
 
+// --- spin.c: threads that wait by spinning -----------------------------------------------------------
+// gp, the caller's, has spun at pc since then: let others run; owner, or NULL: whom it waits for. Stack: as gosched.
+void spin_yield(struct g *gp, uintptr_t pc, int64_t since, struct g *owner);
+// The same; for a lock whose address is known.
+void spin_yield_lock(struct g *gp, const volatile void *lock, uintptr_t pc, int64_t since,
+		     struct g *owner);
+// The same, found by a sample: to find out that it still waits takes long, so it comes behind all who wait now.
+void spin_sampled(struct g *gp, uintptr_t pc, int64_t since);
+bool spin_goes_on(const struct g *gp, uintptr_t pc,
+		  int64_t since);	  // it is the wait of the last yield
+void spin_used(struct p *pp, int64_t ns); // what a spin wait gave up was used for so long
+bool spin_paused(struct g *gp, uintptr_t pc);
+enum {
+	SPIN_HOLDER = 24 * 16
+}; // PAUSEs until who holds interposed locks yields, for others wait for those
+bool spin_tried(struct g *gp, const void *obj);
+bool spin_yields(struct g *gp, uintptr_t from);
+bool spin_seen_lately(int64_t now); // somebody spun, and was made to yield
+struct spin_site {
+	uintptr_t pc;
+	uint64_t yields, saved_ns;
+};
+uint32_t spin_top(struct spin_site *ret, uint32_t n); // how many there are, at most n
+void spin_reset_in_child(void);
+
+// --- lockstat.c, symbols.c: for the report --------------------------------------------------------------
+// A thread waited for it; its holder waited for a P then; its holder was spared a preemption.
+enum lock_event { LOCK_WAIT, LOCK_OWNER_WAIT, LOCK_SPARED, LOCK_EVENTS };
+struct lock_figures {
+	const void *addr;
+	uint64_t n[LOCK_EVENTS];
+};
+void lock_count(const void *addr, enum lock_event what); // NULL: not known
+uint32_t lock_top(struct lock_figures *ret, uint32_t n); // how many there are, at most n
+void lock_reset_in_child(void);
+struct symbol {
+	char name[128];
+	uint64_t offset;
+};
+bool symbol_at(const char *path, uint64_t addr, struct symbol *ret); // addr: link-time
+
 // --- sitecalls.c: what they do then ------------------------------------------------------------------
 bool futex_waits(const uint32_t *word, int op,
 		 uint32_t expected); // may the call block? reads the word
@@ -572,7 +707,8 @@ int unwind_step(struct frame *frame, bool exact, uintptr_t stack_hi,
 enum refusal { REFUSE_NOT, REFUSE_NO_TABLE, REFUSE_UNSAFE_PC, REFUSE_CRITICAL, REFUSE_STACK };
 // Go's isAsyncSafePoint: may a call be injected at frame? Signal-safe; stack under 1 KiB.
 enum refusal is_async_safe_point(const struct g *gp, const struct frame *frame);
-bool is_spin_wait(uintptr_t pc);
+enum refusal is_spin_safe_point(const struct g *gp, const struct frame *frame);
+uintptr_t is_spin_wait(uintptr_t pc);
 bool is_ours(uintptr_t pc); // in this library
 // The calling thread's stack, once, when it starts: callers of the thread's first function lie at hi and above.
 void stack_is(uintptr_t lo, uintptr_t hi);
@@ -660,6 +796,16 @@ void stats_report(void);		    // as PREEMPT_STATS says; from the destructor
 void stats_reset_in_child(void);
 void stats_path(const char *from, struct text *path); // %p replaced
 bool stats_write(int fd);			      // the JSON
+// A thread, for reports.
+struct record {
+	uint32_t published;
+	int tid;
+	char name[16];
+	uint64_t run_ns, wait_ns, switches;
+};
+void each_thread(void (*fn)(const struct record *r, void *arg), void *arg, int64_t now);
+uint32_t jain_cpu(int64_t now);	  // in 1/10000
+int utf8(const unsigned char *s); // bytes of the character at s; 0: it is no UTF-8
 // Times in log-linear buckets: those below 8 have one each; above, 8 for each power of two up to 2^62.
 enum { SUB_BITS = 3, SUB = 1 << SUB_BITS, BUCKETS = (63 - SUB_BITS) * SUB + SUB };
 struct histogram {
@@ -676,10 +822,17 @@ struct histograms {
 } __attribute__((aligned(4096)));
 extern struct histograms histograms;
 
+// --- prometheus.c: the figures in the text format of Prometheus ---------------------------------------
+bool is_prometheus(const char *path); // ends in .prom
+void prometheus_report(const char *path, bool replace);
+bool prometheus_write(int fd);
+uint64_t bucket_bound(uint32_t i); // the least value of a bucket of struct histogram
+
 // --- page.c: the counters in a file, while the process runs and when it was killed -----------------
 void page_open(void);  // activation: as PREEMPT_STATS_PAGE says
 void page_leave(void); // in the child of a fork: the counters are its own again, and 0
 int page_load(int fd,
 	      int *ret_pid); // not in the library: a file becomes the counters here. 0 or -errno
+// --- schedtrace.c -----------------------------------------------------------------------------
 // One SCHED line in Go's format, newline included; now is os_nanotime().
 void schedtrace_line(struct text *t, int64_t now);

@@ -225,7 +225,7 @@ static void call_handler(const struct kernel_sigaction *ka, bool blocked, int si
 	}
 }
 
-static void install(int sig, const struct kernel_sigaction *ka);
+static int install(int sig, const struct kernel_sigaction *ka);
 
 static void enter_handler(int sig, siginfo_t *info, void *uc)
 {
@@ -292,7 +292,7 @@ void signal_forward(int sig, siginfo_t *info, void *uc)
 
 // --- dispositions -------------------------------------------------------------------------------------
 
-static void install(int sig, const struct kernel_sigaction *ka)
+static int install(int sig, const struct kernel_sigaction *ka)
 {
 	struct kernel_sigaction real = *ka;
 
@@ -306,7 +306,7 @@ static void install(int sig, const struct kernel_sigaction *ka)
 		real.mask =
 			ka->flags & SA_ONSTACK ? ALL_SIGNALS : ka->mask & ~SIG_BIT(config.signal);
 	}
-	kernel_set(sig, &real, NULL);
+	return kernel_set(sig, &real, NULL);
 }
 
 // Could a handler of the program wake a thread, all of which wait? What a faulting instruction causes, comes from a thread that runs.
@@ -387,6 +387,7 @@ void signal_thread_made(void)
 int signal_sigaction(int sig, const struct sigaction *act, struct sigaction *old)
 {
 	struct kernel_sigaction ka = {0}, was;
+	int r = 0;
 
 	if (sig < 1 || sig > NSIG_KERNEL || sig == SIG_CANCEL || sig == SIG_SETXID ||
 	    (act && (sig == SIGKILL || sig == SIGSTOP)))
@@ -407,10 +408,14 @@ int signal_sigaction(int sig, const struct sigaction *act, struct sigaction *old
 	if (act) {
 		dispositions[sig] = ka;
 		if (sig != config.signal)
-			install(sig, &ka);
+			r = install(sig, &ka);
+		if (r < 0) // a sandbox forbids it
+			dispositions[sig] = was;
 	}
 	lock_release(&table_lock);
 	critical_leave();
+	if (r < 0)
+		return r;
 	if (old) {
 		memset(old, 0, sizeof *old);
 		old->sa_sigaction = was.handler;

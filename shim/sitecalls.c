@@ -1,9 +1,7 @@
 // sitecalls.c: what a rewritten PAUSE and a rewritten `syscall` do (sites.c has them rewritten, site.S calls).
 //
-// A thread at a PAUSE waits for another thread. When Gs wait for a P, one of them may be that thread: so after PATIENCE
-// PAUSEs, somewhat longer than a hand-over of a cache line or a short section takes, it yields, and comes back when all who
-// wait now had their turn. The count is per thread and starts anew with each yield; it is not per site, so a loop that
-// waits in between in another way gets on a little sooner, which does no harm.
+// A thread at a PAUSE waits for another thread. When Gs wait for a P, one of them may be that thread: so after some PAUSEs it
+// yields (spin.c says after how many, and to whom).
 //
 // A system call that may block is a call as interposed ones are: the P is kept or handed on (HACKING.md, section 7).
 //
@@ -20,11 +18,7 @@
 #include "site.h"
 
 enum {
-	PATIENCE = 24, // PAUSEs of 40 to 140 cycles: a hand-over of a P costs several times that
-	HOLDER = 16,   // times that with interposed locks held, for others wait for those
-	ROOM = 2048,   // bytes of stack, as in safepoint.c
-	QUICK = 256,   // quick yields make slow ones forgotten
-	LEVELS = 6,
+	ROOM = 2048, // bytes of stack, as in safepoint.c
 };
 
 _Static_assert(offsetof(struct sched, demand) == SITE_DEMAND_OFFSET, "site.S reads it");
@@ -55,81 +49,30 @@ static bool on_credit(const struct g *gp)
 	return !pp || load_relaxed(&pp->word) != (gp->pseq | P_RUNNING);
 }
 
-// A yield gives a whole slice away. Where the others are spinners themselves each is back in no time; but a thread that computes
-// keeps the P for its slice, and who waited 1 us for a lock gets on 10 ms later. Measured: teams of libgomp's beside three
-// busy threads made a hundredth of their rounds. So when yields have taken long, nobody yields for a time that is long compared
-// to that, and longer and longer. Process-wide, as hints: the threads of a team learn from one another.
-static struct {
-	int64_t until; // ns; no yields before
-	uint32_t level;
-	uint32_t quick;	  // yields since the last long one
-	uint64_t waiting; // slices that ended at a PAUSE
-} hold;
-
-// Slices that were used up so far: by threads that compute. (Time alone says little on a machine with other load.)
-static uint64_t slices(void)
-{
-	return load_relaxed(&stats.preempt_async) + load_relaxed(&stats.preempt_forced) +
-	       load_relaxed(&stats.preempt_cooperative) - load_relaxed(&hold.waiting);
-}
-
-// used: slices used up meanwhile.
-static void yielded(int64_t from, int64_t to, uint64_t used)
-{
-	const int64_t ms = 1000000, most = 10000 * ms;
-	int64_t away = to - from, pause;
-	uint32_t level = load_relaxed(&hold.level);
-
-	if (from < load_relaxed(&hold.until))
-		return; // it took long because the others did not yield meanwhile
-	if (away < ms || away < config.quantum / 2 || used == 0) {
-		uint32_t quick = load_relaxed(&hold.quick) + 1;
-
-		store_relaxed(&hold.quick, quick);
-		if (quick >= QUICK && level)
-			store_relaxed(&hold.level, 0);
-		return;
-	}
-	store_relaxed(&hold.quick, 0);
-	if (level < LEVELS)
-		store_relaxed(&hold.level, level + 1);
-	if (level == 0)
-		return; // once means nothing: the kernel may have run another process
-	pause = away << (2 * level);
-	store_relaxed(&hold.until, to + (pause < most ? pause : most));
-}
-
-// Instead of a PAUSE while there is demand. Stack: as gosched.
-void site_waits(void)
+// Instead of a PAUSE while there is demand. from: where the stub goes on. Stack: as gosched.
+void site_waits(uintptr_t from)
 {
 	struct g *gp = getg();
-	uint64_t used;
-	int64_t now;
+	const struct site_slot *slot =
+		(const struct site_slot *)((from & -(uintptr_t)SITE_STUB) + SITE_DISTANCE);
+	uintptr_t pc = slot->back - 2;
+	bool long_enough;
 
 	if (!gp || !demand())
 		return;
+	long_enough = spin_paused(gp, pc);
 	// Its slice is over. No signal would stop it: most of the time it is in our text, where none does.
-	if (unlikely(load_relaxed(&gp->preempt)) && (gp->locks <= 0 || gp->grace_over) &&
-	    may_stop(gp)) {
-		count_relaxed(&hold.waiting, 1); // who waits has not computed
-		preempt_check_slow(gp);
+	if (unlikely(load_relaxed(&gp->preempt)) && may_stop(gp) && preempt_due(gp)) {
+		spin_yield(gp, pc, tls.paused_since, NULL);
 		return;
 	}
-	if (++tls.pauses < PATIENCE)
-		return;
-	if (gp->locks > 0 && tls.pauses < PATIENCE * HOLDER)
+	if (!long_enough || (gp->locks > 0 && tls.pauses < SPIN_HOLDER))
 		return;
 	tls.pauses = 0;
 	if (!may_stop(gp) || on_credit(gp))
 		return;
-	now = os_nanotime();
-	if (now < load_relaxed(&hold.until))
-		return;
-	STAT(spin_yields);
 	STAT(spin_site_yields);
-	used = slices();
-	gosched(gp, G_RUNNABLE);
-	yielded(now, os_nanotime(), slices() - used);
+	spin_yield(gp, pc, tls.paused_since, NULL);
 }
 
 // Does this futex operation wait? An operation that waits, but finds another value in the word than

@@ -17,8 +17,9 @@
 // any site, so no thread finds a jump into what is not there yet. A site is one instruction before and after: a thread is
 // in front of it or behind it, never inside.
 //
-// Which. Only at safe points: not in critical functions (whoever waits there may hold what others wait for), not in the C library
-// or the loader (is_taboo), system calls only if the number may block or is not known. PREEMPT_SPIN=sample or off: none.
+// Which. Only where the callers can be found; not in the C library
+// or the loader (is_taboo); system calls only if the number may block or is not known, and not in critical functions (whoever waits there may hold
+// what others wait for: so it is with PAUSE as well, but nobody who computes in between makes it wait for longer). PREEMPT_SPIN=sample or off: none.
 //
 // Nothing is put back. Without demand a rewritten PAUSE costs some ns; in the child of a fork and in one of vfork the stubs
 // find no G, and do what the instruction did; exec replaces everything. To put back would need the same care once more, and the
@@ -433,7 +434,11 @@ static bool scan(struct plan *p)
 		uint64_t lo = table_row_start(t, p->row), hi = table_row_start(t, p->row + 1);
 		int32_t nr = row->flags & TABLE_SYSCALL ? t->syscalls[p->call++].nr : -1;
 
-		if (!(row->flags & (TABLE_PAUSE | TABLE_SYSCALL)) || !table_is_safe(row))
+		if (!(row->flags & (TABLE_PAUSE | TABLE_SYSCALL)) ||
+		    table_reason(row) != TABLE_SAFE)
+			continue;
+		// A PAUSE also where a lock is taken: who spins there has not got it.
+		if (row->flags & TABLE_SYSCALL && row->flags & TABLE_CRITICAL)
 			continue;
 		if ((hi - lo) %
 		    2) // another mark begins inside an instruction: one of the two is wrong

@@ -13,6 +13,7 @@
 // time stamp in entersyscall: it costs more than the rest of it. Waking sysmon from its short sleep: 15 us of a CPU, each time.
 
 #include "shim.h"
+#include "probes.h"
 
 enum { LOOKS = 4 }; // Ps looked at each time
 
@@ -56,6 +57,7 @@ struct p *p_of_sleeper(int64_t now)
 		store_relaxed(&gp->preempt, true);
 		store_relaxed(&pp->syscalltick, pp->syscalltick + 1);
 		STAT(retakes_syscall);
+		PROBE3(retake, gp->goid, pp->id, 0);
 		return pp;
 	}
 	return NULL;

@@ -113,13 +113,6 @@ void stats_overshoot(int64_t ns)
 // --- threads
 // ----------------------------------------------------------------------------------------
 
-struct record {
-	uint32_t published;
-	int tid;
-	char name[16];
-	uint64_t run_ns, wait_ns, switches;
-};
-
 // 65536 records are 3.5 MB; a program that makes more threads than that gets the first ones listed
 // and the number of the others.
 enum { CHUNK = 1024, CHUNKS = 64 };
@@ -215,7 +208,7 @@ static void live_record(const struct g *gp, uint32_t status, int64_t now, struct
 }
 
 // Exited threads in the order of their exit, then live ones, newest first.
-static void each_thread(void (*fn)(const struct record *r, void *arg), void *arg, int64_t now)
+void each_thread(void (*fn)(const struct record *r, void *arg), void *arg, int64_t now)
 {
 	uint32_t n = load_relaxed(&nrecords);
 	struct g *gp;
@@ -254,6 +247,8 @@ void stats_reset_in_child(void)
 		chunks[i] = NULL;
 	}
 	nrecords = 0;
+	spin_reset_in_child();
+	lock_reset_in_child();
 }
 
 // --- Jain's index: (sum x)^2 / (n * sum x^2); 1 is fair, 1/n is all for one
@@ -289,7 +284,7 @@ static uint32_t bits(uint64_t v)
 
 // In 1/10000. There is no floating point and no 128-bit division here: times are scaled so that
 // numerator and denominator stay below 2^60, and the quotient is made digit by digit.
-static uint32_t jain_cpu(int64_t now)
+uint32_t jain_cpu(int64_t now)
 {
 	struct jain j = {0};
 	uint64_t num, den;
@@ -352,7 +347,7 @@ static struct text *out_text(struct out *o)
 
 // Length of the valid UTF-8 sequence at s, 0 if there is none. The kernel cuts names at 15 bytes,
 // perhaps in the middle of a character, and a program may put anything there.
-static int utf8(const unsigned char *s)
+int utf8(const unsigned char *s)
 {
 	int n = s[0] >= 0xc2 && s[0] < 0xe0   ? 2
 		: (s[0] & 0xf0) == 0xe0	      ? 3
@@ -442,6 +437,66 @@ static uint32_t threads_left_out(void)
 
 #define N(field) load_relaxed(&stats.field)
 
+enum { TOP = 8 };
+
+// Where a spin wait is: the module's path, or NULL, and the link-time address.
+static const char *place(uintptr_t pc, uint64_t *ret_addr)
+{
+	uintptr_t bias;
+	const struct table *table = modules_find(pc, &bias);
+	uint32_t n;
+
+	*ret_addr = pc;
+	n = modules ? load_acquire(&modules->n) : 0; // pairs with the store in loading.c
+	for (uint32_t i = 0; i < n; i++) {
+		const struct mapped *m = &modules->v[i];
+
+		if (pc < m->start || pc >= m->end || !m->path)
+			continue;
+		*ret_addr = table ? pc - bias : pc - m->start;
+		return m->path;
+	}
+	return NULL;
+}
+
+static void json_top(struct out *o)
+{
+	struct spin_site sites[TOP];
+	uint32_t n = spin_top(sites, TOP);
+
+	for (uint32_t i = 0; i < n; i++) {
+		struct symbol symbol;
+		uint64_t addr;
+		const char *path = place(sites[i].pc, &addr);
+
+		out(o, "%s\n    {\"module\": ", i ? "," : "");
+		json_string(o, path ? path : "");
+		out(o, ", \"offset\": \"0x%lx\", \"function\": ", addr);
+		if (path && symbol_at(path, addr, &symbol)) {
+			json_string(o, symbol.name);
+			out(o, ", \"function_offset\": %lu", symbol.offset);
+		} else {
+			json_string(o, "");
+		}
+		out(o, ", \"yields\": %lu, \"saved_ns\": %lu}", sites[i].yields, sites[i].saved_ns);
+	}
+	out(o, "%s]", n ? "\n  " : "");
+}
+
+static void json_locks(struct out *o)
+{
+	struct lock_figures locks[TOP];
+	uint32_t n = lock_top(locks, TOP);
+
+	for (uint32_t i = 0; i < n; i++)
+		out(o,
+		    "%s\n    {\"address\": \"0x%lx\", \"waits\": %lu, \"owner_waits\": %lu, "
+		    "\"spared\": %lu}",
+		    i ? "," : "", (uintptr_t)locks[i].addr, locks[i].n[LOCK_WAIT],
+		    locks[i].n[LOCK_OWNER_WAIT], locks[i].n[LOCK_SPARED]);
+	out(o, "%s]", n ? "\n  " : "");
+}
+
 static void report_json(struct out *o, int64_t now)
 {
 	struct json_thread threads = {.o = o, .more = false};
@@ -469,12 +524,14 @@ static void report_json(struct out *o, int64_t now)
 	    N(signals_sent), N(retakes_syscall), N(retakes_opaque));
 	out(o,
 	    "  \"handoffs\": %lu,\n  \"spin\": {\"yields\": %lu, \"saved_ns\": %lu, "
-	    "\"sites\": %lu, \"site_yields\": %lu},\n",
+	    "\"sites\": %lu, \"site_yields\": %lu, \"top\": [",
 	    N(handoffs), N(spin_yields), N(spin_saved_ns), N(spin_sites), N(spin_site_yields));
-	out(o,
-	    "  \"lock_holder\": {\"deferred\": %lu, \"handed\": %lu},\n  \"eintr_hidden\": %lu,\n"
-	    "  \"credit_runs\": %lu,\n",
-	    N(lock_deferred), N(lock_handed), N(eintr_hidden), N(credit_runs));
+	json_top(o);
+	out(o, "},\n  \"lock_holder\": {\"deferred\": %lu, \"handed\": %lu, \"top\": [",
+	    N(lock_deferred), N(lock_handed));
+	json_locks(o);
+	out(o, "},\n  \"eintr_hidden\": %lu,\n  \"credit_runs\": %lu,\n", N(eintr_hidden),
+	    N(credit_runs));
 	json_histogram(o, "run_delay_ns", &histograms.run_delay);
 	json_histogram(o, "overshoot_ns", &histograms.overshoot);
 	out(o, "  \"fairness\": {\"jain_cpu\": %u.%04u},\n", jain / 10000, jain % 10000);
@@ -516,6 +573,36 @@ static void out_histogram(struct out *o, const char *what, const struct histogra
 	out(o, "\n");
 }
 
+static void text_top(struct out *o)
+{
+	struct spin_site sites[TOP];
+	struct lock_figures locks[TOP];
+	uint32_t n = spin_top(sites, TOP);
+
+	for (uint32_t i = 0; i < n; i++) {
+		struct symbol symbol;
+		uint64_t addr;
+		const char *path = place(sites[i].pc, &addr), *name = path;
+
+		for (const char *c = path; c && *c; c++)
+			name = *c == '/' ? c + 1 : name;
+		if (path && symbol_at(path, addr, &symbol))
+			out(o, "    spins in %s+0x%lx (%s)", symbol.name, symbol.offset, name);
+		else
+			out(o, "    spins at 0x%lx (%s)", addr, name ? name : "?");
+		out(o, ": %lu yields, ", sites[i].yields);
+		out_time(o, sites[i].saved_ns);
+		out(o, " saved\n");
+	}
+	n = lock_top(locks, TOP);
+	for (uint32_t i = 0; i < n; i++)
+		out(o,
+		    "    lock 0x%lx: %lu waits, %lu for a preempted owner, %lu preemptions "
+		    "spared\n",
+		    (uintptr_t)locks[i].addr, locks[i].n[LOCK_WAIT], locks[i].n[LOCK_OWNER_WAIT],
+		    locks[i].n[LOCK_SPARED]);
+}
+
 static void report_text(struct out *o, int64_t now)
 {
 	uint32_t jain = jain_cpu(now);
@@ -544,6 +631,7 @@ static void report_text(struct out *o, int64_t now)
 	out_time(o, N(spin_saved_ns));
 	out(o, " saved; lock holders: %lu deferred, %lu handed a P\n", N(lock_deferred),
 	    N(lock_handed));
+	text_top(o);
 	out_histogram(o, "runnable to running", &histograms.run_delay);
 	out_histogram(o, "beyond the slice", &histograms.overshoot);
 	out(o, "  fairness: Jain index of CPU time %u.%04u\n", jain / 10000, jain % 10000);
@@ -592,6 +680,10 @@ void stats_report(void)
 		return;
 	}
 	stats_path(config.stats, &path);
+	if (is_prometheus(buf)) {
+		prometheus_report(buf, N(threads_created) != 0);
+		return;
+	}
 	// A process that never had threads writes zeros. It must not do so over the figures of the
 	// child it waited for: "sh -c program" with one path for both is common.
 	flags |= N(threads_created) ? O_TRUNC : O_EXCL;
@@ -605,32 +697,4 @@ void stats_report(void)
 	if (!stats_write((int)fd))
 		log_line(LOG_ERROR, "PREEMPT_STATS: writing %s failed", buf);
 	(void)sys1(SYS_close, fd);
-}
-
-// Go's GODEBUG=schedtrace line. Spinning does not exist here: a waker grants a P, nobody looks for
-// one. Threads that wait count as idle.
-void schedtrace_line(struct text *t, int64_t now)
-{
-	uint32_t n = load_relaxed(&sched.nprocs), waiting = 0;
-	struct g *gp = load_acquire(&sched.allgs); // pairs with the push of a new G
-
-	for (; gp; gp = gp->alllink)
-		waiting += load_relaxed(&gp->status) == G_WAITING;
-	text_printf(t,
-		    "SCHED %ldms: gomaxprocs=%u idleprocs=%u threads=%u spinningthreads=0 "
-		    "needspinning=0 idlethreads=%u runqueue=%u [",
-		    elapsed(now) / 1000000, n, load_relaxed(&sched.npidle),
-		    load_relaxed(&sched.ngs), waiting, load_relaxed(&sched.runq.size));
-	for (uint32_t i = 0; i < n; i++) {
-		const struct p *pp = &sched.allp[i];
-		uint32_t h = load_relaxed(&pp->runqhead), size = load_relaxed(&pp->runqtail) - h;
-
-		if ((int32_t)size < 0) // the two were read at different times
-			size = 0;
-		text_printf(t, " %u", size + (load_relaxed(&pp->runnext) != NULL));
-	}
-	text_printf(t, " ] schedticks=[");
-	for (uint32_t i = 0; i < n; i++)
-		text_printf(t, " %u", load_relaxed(&sched.allp[i].schedtick));
-	text_printf(t, " ]\n");
 }

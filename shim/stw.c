@@ -31,6 +31,7 @@
 #include <sys/syscall.h>
 
 #include "shim.h"
+#include "probes.h"
 
 static const int64_t US = 1000, MS = 1000000;
 enum {
@@ -232,6 +233,7 @@ static void begin(void)
 static void let_go(void)
 {
 	set_stopping(false);
+	PROBE2(stw, 0, stw.since);
 	set_state(state_word() & ~(uint32_t)STATE_BITS);
 	sched_restart();
 	sysmon_notice();	      // there are slices again
@@ -248,7 +250,7 @@ int64_t stw_poll(int64_t now)
 	if ((state & STATE_BITS) == STW_GOES)
 		return INT64_MAX;
 	owner = load_relaxed(&stw.owner);
-	if (owner && (int)owner != os_gettid() && os_tgkill((int)owner, 0) < 0 &&
+	if (owner && (int)owner != os_gettid() && os_tgkill((int)owner, 0) == -ESRCH &&
 	    cas(&stw.owner, owner, (uint32_t)os_gettid())) { // against stw_start
 		let_go();
 		return INT64_MAX;
@@ -263,8 +265,10 @@ int64_t stw_poll(int64_t now)
 		round.result.ns = now - stw.since;
 		stw.result = round.result;
 		if (!round.running &&
-		    cas(&stw.state, state, stw.seen | STW_STOPPED)) // against set_state
+		    cas(&stw.state, state, stw.seen | STW_STOPPED)) { // against set_state
+			PROBE2(stw, 1, stw.since);
 			os_futex_wake(&stw.state, INT32_MAX);
+		}
 	}
 	if (!round.running)
 		return now + (round.asleep ? ASLEEP_LOOK : ALIVE);

@@ -75,7 +75,8 @@ enum { PARK_NONE, PARK_PARKED, PARK_TOKEN };
 enum { NOTE_NONE = 0, NOTE_SLEEPING = 1, NOTE_GRANTED = 2, NOTE_CANCEL = 4 };
 
 // gp->ready_as: why a G is put into a queue. NEW: never ran.
-enum ready_as { READY_WOKEN, READY_NEW, READY_PREEMPTED, READY_YIELDED };
+// SPUN: was found to wait by spinning.
+enum ready_as { READY_WOKEN, READY_NEW, READY_PREEMPTED, READY_YIELDED, READY_SPUN };
 
 struct p;
 
@@ -124,23 +125,32 @@ struct g {
 	bool chaos_yields;
 
 	// Parking lot (park.c). Protected by the lock of the bucket of waitaddr.
-	const void *waitaddr;  // what it is queued for; NULL: not queued
+	const void *waitaddr; // what it is queued for; NULL: not queued
+	const void *
+		waitfor; // the same, but stays when a waker has taken it from the queue: for the trace
 	const void *waitmutex; // on a condition variable: where a signal may move it, or NULL
 	uint8_t waitkind;      // LOT_*
 	bool waitmoved; // it was moved there by lot_signal or lot_broadcast: it has been signalled, no deadline counts
 	struct g *waitnext, *waitprev;
+
+	// Shares of contended mutexes (lockshare.c). used and shared: under the lock of the bucket of shared.
+	const void *barred; // the mutex that others are to have before it, or NULL; owner only
+	const void *shared; // the mutex that used is of
+	int64_t used;	    // ns for which it held that while others waited
+	uint32_t unlooked;  // unlocks not looked at; owner only
 
 	// A writer that readers let go first (park.c). Protected by the lock of the bucket of claim.
 	const void *claim; // the rwlock, or NULL
 	struct g *claimnext;
 
 	// Preemption. Go's m.locks, m.preemptGen, m.signalPending.
-	bool preempt;		   // asked to yield at the next interposed call; set by sysmon
-	uint32_t preemptoff;	   // preempt_disable without preempt_enable; owner only
-	int32_t locks;		   // interposed locks held; owner only. See lock_counted in shim.h
-	const void *held;	   // the mutex locked last, until it is unlocked; owner only
-	const volatile void *spun; // the spin lock locked last, and how often in a row; owner only
-	int32_t spin_turns;
+	bool preempt;	     // asked to yield at the next interposed call; set by sysmon
+	uint32_t preemptoff; // preempt_disable without preempt_enable; owner only
+	int32_t locks;	     // interposed locks held; owner only. See lock_counted in shim.h
+	const void *held;    // the mutex locked last, until it is unlocked; owner only
+	const volatile void *
+		spun; // the spin lock locked last, a byte further once it is unlocked; by its owner
+	int32_t spin_turns; // how often in a row; owner only
 	uint32_t
 		signal_pending; // 1: a preemption signal is on its way; sysmon sets, the handler clears
 	uint32_t preempt_gen; // signals handled
@@ -150,6 +160,24 @@ struct g {
 	bool look;	      // sysmon: the signal on its way only asks whether it spins
 	int64_t spin_look; // ns from the start of its slice to that question, or 0: as soon as any
 	bool masked; // signals are blocked that the program did not block: ours, cancellation; owner only
+
+	// Spin waits (spin.c). Owner only, but for what its queue looks at meanwhile.
+	uintptr_t spin_pc;    // where it waited last
+	int64_t spin_since;   // when that wait began
+	int64_t spin_back;    // when it got a P again after the last yield of it
+	int64_t spun_ns;      // of what it has held its P for: nobody is charged for that
+	const void *tried;    // what it tried to take last, in vain
+	uint32_t tries;	      // how often, without another one in between
+	int64_t tried_since;  // since when in a loop
+	int64_t tried_at;     // when it last had tried some times
+	bool suspect;	      // those who spin may wait for it: a very short slice
+	uint32_t spin_yields; // of that wait so far
+	uint32_t spin_looked; // spinq.c: how much progress there had been when it looked last
+	bool spin_sampled;    // a sample found it waiting, last
+	int64_t idle_ns;      // as spun_ns, but charged or not
+	uintptr_t spin_near; // where the last sample found it near a PAUSE, in code without a table
+	uintptr_t spin_asked; // a sample found it waiting there; the injected call yields
+	int64_t look_from;    // it has spun since then at the latest, as far as samples tell
 
 	// Signals (signal.c).
 	bool sig_blocked;      // the program blocked the preemption signal; we did not
@@ -187,8 +215,11 @@ struct g {
 	int64_t stray_waits;	// sysmon: how often it had blocked, or -1: not known
 	int64_t stray_asked;	// sysmon: when it was first asked to queue in that stretch, or 0
 	struct asking asking;	// sysmon: preemption signals to it in that stretch
+	int64_t burst_since;	// when it came back from its last wait
+	uint8_t long_bursts;	// of these, in a row
 	uint64_t run_ns, wait_ns, switches;
 	char name[16];
+	char traced_name[16]; // tracer: the one it wrote last
 };
 
 // A virtual processor. word is the whole state: generation and enum p_state. Whoever moves it to
@@ -201,9 +232,14 @@ struct p {
 	int64_t slice_start; // ns; when the running slice began (inherited through runnext)
 	uint64_t
 		resched; // the word under which its holder is to make room for a G that has been woken, or 0
-	int64_t resched_at; // from then on
-	struct g *woke;	    // policy fair: woken last by its holder; a hint
-	struct p *link;	    // sched.pidle
+	int64_t resched_at;	     // from then on
+	const struct g *resched_for; // that one
+	struct g *woke;		     // policy fair: woken last by its holder; a hint
+	uint32_t woke_at;	     // where that was put in the queue; a hint
+	uint32_t cpu;		     // where its holder began to run, or is expected to; a hint
+	struct spin_site *freed_by;  // the spin wait that gave it up for its holder, or NULL
+	bool in_vain;	// policy fair: its last holder looked in vain for what it waits for
+	struct p *link; // sched.pidle
 	uint32_t id;
 	uint32_t rand;
 
@@ -277,9 +313,11 @@ enum phase { PHASE_DORMANT, PHASE_ACTIVE, PHASE_OFF };
 // Who runs next. P is pinned by the caller. What may be NULL is of no concern to policy go.
 struct policy {
 	const char *name;
-	bool global;						// enqueue has no use for a P
+	bool global;	   // enqueue has no use for a P
+	bool shares_locks; // and contended mutexes (lockshare.c)
 	void (*enqueue)(struct p *pp, struct g *gp, bool next); // pp may be NULL: no P at hand
 	struct g *(*pick)(struct p *pp, bool *inherit);
+	bool (*take)(struct g *gp);  // out of its queue, to run now; false: it is not there
 	bool (*empty)(void);	     // no G in any queue, as far as can be seen without locks
 	void (*drain)(struct p *pp); // a dying P gives its queue away
 	int64_t (*slice)(const struct g *gp);
@@ -314,11 +352,13 @@ struct tls {
 	struct g *self;	   // the thread's G even while g is NULL
 	bool async_cancel; // the program has the asynchronous type of cancellation on
 	bool is_sysmon;
-	uint32_t weight;		// preempt_set_weight, or 0
-	uint32_t pauses;		// sitecalls.c: rewritten PAUSEs since the last yield
-	uint32_t critical;		// > 0: the program's signal handlers are deferred
-	uint32_t frames;		// program handlers running on top of a wait or system call
-	uintptr_t frames_lo, frames_hi; // their stack, when frames > 0: [frames_lo, frames_hi)
+	uint32_t weight;		 // preempt_set_weight, or 0
+	uint32_t pauses;		 // spin.c: PAUSEs in this wait, since the last yield
+	int64_t paused_since, paused_at; // spin.c: the first of these, and the last
+	struct spin_site *spin_site;	 // spin.c: where this thread yields
+	uint32_t critical;		 // > 0: the program's signal handlers are deferred
+	uint32_t frames;		 // program handlers running on top of a wait or system call
+	uintptr_t frames_lo, frames_hi;	 // their stack, when frames > 0: [frames_lo, frames_hi)
 	uintptr_t
 		deep; // in a call that passes through (deep_enter): stack pointer of its wrapper; else 0
 	struct g *vfork_g; // what g was before vfork

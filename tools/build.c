@@ -295,8 +295,10 @@ static int make_directory(const char *path)
 	char *parent = strdup(path), *slash = parent ? strrchr(parent, '/') : NULL;
 	int r = 0;
 
-	if (!slash)
+	if (!slash) {
+		free(parent);
 		return -ENOMEM;
+	}
 	*slash = 0;
 	if (*parent && mkdir(parent, mode) != 0 && errno == ENOENT)
 		r = -ENOENT;

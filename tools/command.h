@@ -24,6 +24,10 @@ int cmd_doctor(int argc, char **argv);
 void doctor_help(FILE *out);
 int cmd_dump(int argc, char **argv);
 void dump_help(FILE *out);
+int cmd_top(int argc, char **argv);
+void top_help(FILE *out);
+int cmd_trace(int argc, char **argv);
+void trace_help(FILE *out);
 
 // --- command.c -----------------------------------------------------------------------------------------
 // "preempt: ...", one line on stderr, and exit with 125.

@@ -5,11 +5,10 @@
 // name, and that it blocks all signals but one, for which the process has a handler. A process without the library has no such thread, so
 // it is never sent anything; and if it executes another program just now, the thread is gone, and the signal reaches nobody.
 //
-// The answer is a file with a random name in /tmp/preempt-UID, as the process sees that; it is removed at once.
+// The answer is a file with a random name in /tmp/preempt-UID, as the process sees that; it is removed at once. It counts if file and directory
+// belong to the user of the process and nobody else may write to them. Its text is the process's: what could steer a terminal is not printed.
 
 #include <argp.h>
-#include <ctype.h>
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <glob.h>
@@ -17,12 +16,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
-#include <sys/syscall.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "symbols.h"
 #include "tables.h"
+#include "target.h"
 
 enum { OPT_NAMES = 256, OPT_RAW, OPT_TIMEOUT };
 
@@ -113,12 +113,21 @@ static void print_named(char *line, const char *root)
 	fputs(line, stdout);
 }
 
+// Bytes above are parts of characters in other languages; alone they steer nothing where text is UTF-8.
+static void make_plain(char *line)
+{
+	for (; *line; line++)
+		if (((unsigned char)*line < ' ' && *line != '\t' && *line != '\n') || *line == 0x7f)
+			*line = '?';
+}
+
 static void print_dump(FILE *in, const char *root, bool raw)
 {
 	char *line = NULL;
 	size_t cap = 0;
 
 	while (getline(&line, &cap, in) > 0) {
+		make_plain(line);
 		if (raw)
 			fputs(line, stdout);
 		else
@@ -144,115 +153,53 @@ static int names_of(const char *path)
 
 // --- the process ----------------------------------------------------------------------------------------
 
-// The number behind NAME: in a status file, in base 16. False: it is not there.
-static bool status_mask(const char *path, const char *name, uint64_t *ret)
+// The process's, and nobody else's to write.
+static bool is_from(int fd, uid_t owner, mode_t type)
 {
-	FILE *f = fopen(path, "re");
-	size_t len = strlen(name), cap = 0;
-	char *line = NULL;
-	bool found = false;
+	struct stat st;
 
-	while (f && !found && getline(&line, &cap, f) > 0)
-		if (strncmp(line, name, len) == 0 && line[len] == ':') {
-			*ret = strtoull(line + len + 1, NULL, 16);
-			found = true;
-		}
-	free(line);
-	if (f)
-		fclose(f);
-	return found;
+	return fstat(fd, &st) == 0 && (st.st_mode & S_IFMT) == type && st.st_uid == owner &&
+	       !(st.st_mode & (S_IWGRP | S_IWOTH));
 }
 
-static bool has_library(int pid)
+// What somebody else put there is left alone: no link is followed from the directory on, and no FIFO is waited for.
+static FILE *take_file(char *path, uid_t owner)
 {
-	char path[64], *line = NULL;
-	size_t cap = 0;
-	bool found = false;
-	FILE *f;
+	char *name = strrchr(path, '/');
+	FILE *f = NULL;
+	int dir, fd;
 
-	snprintf(path, sizeof(path), "/proc/%d/maps", pid);
-	f = fopen(path, "re");
-	while (f && !found && getline(&line, &cap, f) > 0)
-		found = strstr(line, "/libpreempt.so");
-	free(line);
-	if (f)
-		fclose(f);
-	return found;
-}
-
-static bool is_named(int pid, const char *tid, const char *name)
-{
-	char path[320], comm[32] = "";
-	FILE *f;
-
-	snprintf(path, sizeof(path), "/proc/%d/task/%s/comm", pid, tid);
-	f = fopen(path, "re");
-	if (!f)
-		return false;
-	if (!fgets(comm, sizeof(comm), f))
-		comm[0] = 0;
-	fclose(f);
-	comm[strcspn(comm, "\n")] = 0;
-	return strcmp(comm, name) == 0;
-}
-
-// The library's thread, and the one signal that it takes; 0: there is none.
-static int find_sysmon(int pid, int *ret_signal)
-{
-	const uint64_t never = 1ULL << (SIGKILL - 1) | 1ULL << (SIGSTOP - 1);
-	char path[320];
-	struct dirent *e;
-	int found = 0;
-	DIR *d;
-
-	snprintf(path, sizeof(path), "/proc/%d/task", pid);
-	d = opendir(path);
-	while (d && !found && (e = readdir(d))) {
-		uint64_t blocked, caught, open;
-
-		if (!isdigit((unsigned char)*e->d_name) || !is_named(pid, e->d_name, "sysmon"))
-			continue;
-		snprintf(path, sizeof(path), "/proc/%d/task/%s/status", pid, e->d_name);
-		if (!status_mask(path, "SigBlk", &blocked) || !status_mask(path, "SigCgt", &caught))
-			continue;
-		open = ~(blocked | never);
-		if (!open || open & (open - 1) || !(caught & open))
-			continue;
-		*ret_signal = __builtin_ctzll(open) + 1;
-		found = atoi(e->d_name);
+	*name++ = 0;
+	dir = open(path, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (dir < 0)
+		return NULL;
+	if (is_from(dir, owner, S_IFDIR)) {
+		fd = openat(dir, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+		if (fd >= 0 && is_from(fd, owner, S_IFREG))
+			f = fdopen(fd, "r");
+		if (f)
+			unlinkat(dir, name, 0);
+		else if (fd >= 0)
+			close(fd);
 	}
-	if (d)
-		closedir(d);
-	return found;
-}
-
-static int send(int pid, int tid, int sig, uint32_t nonce)
-{
-	siginfo_t info = {.si_signo = sig, .si_code = SI_QUEUE};
-
-	info.si_pid = getpid();
-	info.si_uid = getuid();
-	info.si_value.sival_ptr = (void *)(uintptr_t)((uint64_t)DUMP_MARK << 32 | nonce);
-	return syscall(SYS_rt_tgsigqueueinfo, pid, tid, sig, &info) < 0 ? errno : 0;
+	close(dir);
+	return f;
 }
 
 // The answer, when it is there, or NULL. It is removed.
-static FILE *take_answer(const char *pattern)
+static FILE *take_answer(const char *pattern, uid_t owner)
 {
 	FILE *f = NULL;
 	glob_t g;
 
-	if (glob(pattern, GLOB_NOSORT, NULL, &g) == 0 && g.gl_pathc > 0) {
-		int fd = open(g.gl_pathv[0], O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
-
-		f = fd < 0 ? NULL : fdopen(fd, "r");
-		unlink(g.gl_pathv[0]);
-	}
+	if (glob(pattern, GLOB_NOSORT, NULL, &g) == 0)
+		for (size_t i = 0; i < g.gl_pathc && !f; i++)
+			f = take_file(g.gl_pathv[i], owner);
 	globfree(&g);
 	return f;
 }
 
-static FILE *wait_for_answer(int pid, uint32_t nonce, int seconds)
+static FILE *wait_for_answer(int pid, uid_t owner, uint32_t nonce, int seconds)
 {
 	struct timespec pause = {.tv_nsec = 5000000};
 	char below[96], here[64];
@@ -261,9 +208,9 @@ static FILE *wait_for_answer(int pid, uint32_t nonce, int seconds)
 	snprintf(below, sizeof(below), "/proc/%d/root/tmp/preempt-*/dump-%08x", pid, nonce);
 	snprintf(here, sizeof(here), "/tmp/preempt-*/dump-%08x", nonce);
 	for (int i = 0; i < seconds * 200; i++) {
-		f = take_answer(below);
+		f = take_answer(below, owner);
 		if (!f)
-			f = take_answer(here);
+			f = take_answer(here, owner);
 		if (f)
 			return f;
 		if (kill(pid, 0) != 0 && errno == ESRCH) {
@@ -282,47 +229,21 @@ static FILE *wait_for_answer(int pid, uint32_t nonce, int seconds)
 
 static int dump_process(const struct options *o)
 {
-	char root[64], *end;
-	long pid = strtol(o->target, &end, 10);
+	struct target target;
+	char root[64];
 	uint32_t nonce;
-	int tid, sig, err;
 	FILE *answer;
 
-	if (*end || pid <= 0 || pid > 1 << 30) {
-		fprintf(stderr, "preempt: '%s' is not a process id\n", o->target);
+	if (!target_parse(&target, o->target) || !target_find(&target))
 		return EXIT_FAILED;
-	}
-	if (kill((pid_t)pid, 0) != 0) {
-		fprintf(stderr, "preempt: process %ld: %s\n", pid, strerror(errno));
-		return EXIT_FAILED;
-	}
-	if (!has_library((int)pid)) {
-		fprintf(stderr,
-			"preempt: process %ld does not run with libpreempt, or belongs to somebody "
-			"else\n",
-			pid);
-		return EXIT_FAILED;
-	}
-	tid = find_sysmon((int)pid, &sig);
-	if (!tid) {
-		fprintf(stderr,
-			"preempt: the threads of process %ld are not scheduled (yet), or it runs "
-			"with "
-			"PREEMPT_SIGNAL; PREEMPT_DUMP_SIGNAL is another way\n",
-			pid);
-		return EXIT_FAILED;
-	}
 	if (getrandom(&nonce, sizeof(nonce), 0) != sizeof(nonce))
 		nonce = (uint32_t)getpid();
-	err = send((int)pid, tid, sig, nonce);
-	if (err) {
-		fprintf(stderr, "preempt: process %ld: %s\n", pid, strerror(err));
+	if (!target_ask(&target, (uint64_t)DUMP_MARK << 32 | nonce))
 		return EXIT_FAILED;
-	}
-	answer = wait_for_answer((int)pid, nonce, o->seconds);
+	answer = wait_for_answer(target.pid, target.uid, nonce, o->seconds);
 	if (!answer)
 		return EXIT_FAILED;
-	snprintf(root, sizeof(root), "/proc/%ld/root", pid);
+	snprintf(root, sizeof(root), "/proc/%d/root", target.pid);
 	print_dump(answer, access(root, X_OK) == 0 ? root : "", o->raw);
 	fclose(answer);
 	return 0;

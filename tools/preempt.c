@@ -28,6 +28,9 @@ static const struct verb {
 	 "say what the library will do to COMMAND here"},
 	{"tables", cmd_tables, tables_help, "build|check|dump [OPTION...] FILE...",
 	 "tables of safe points of programs and libraries"},
+	{"top", cmd_top, top_help, "[OPTION...] [PID]", "watch what the threads of a process do"},
+	{"trace", cmd_trace, trace_help, "record|export|report [OPTION...] ...",
+	 "a record of all that the threads did, as pictures"},
 	{"dump", cmd_dump, dump_help, "[OPTION...] PID", "print what all threads of a process do"},
 };
 enum { NVERBS = sizeof verbs / sizeof *verbs };

@@ -66,10 +66,11 @@ configure_and_build() {
 
 # What some tests run beside the library. They are skipped where it cannot be had.
 companions=(g++ strace nginx-light golang-go nodejs libjemalloc2 libmimalloc2.0 libtcmalloc-minimal4
-	libeatmydata1 libfaketime libboost-context-dev libtbb-dev libomp-dev libclang-rt-14-dev)
+	libeatmydata1 libfaketime libboost-context-dev libtbb-dev libomp-dev libclang-rt-14-dev
+	tmux systemtap-sdt-dev bpftrace)
 
 base=(gcc libc6-dev meson ninja-build pkg-config python3 binutils libelf-dev libdwarf-dev libzydis-dev
-	libjansson-dev)
+	libjansson-dev libncurses-dev)
 
 # --- demo -----------------------------------------------------------------------------------------
 
@@ -167,6 +168,12 @@ run_tests() {
 			esac
 		done <"$logs/check.log"
 
+		say "cppcheck, clang-tidy"
+		tools/check/lint.sh "$build" >"$logs/lint.log" 2>&1
+		rc=$?
+		((rc)) && head -n 30 "$logs/lint.log"
+		result "cppcheck and clang-tidy" $rc
+
 		say "installation"
 		rm -rf "$logs/root"
 		DESTDIR=$PWD/$logs/root meson install -C "$build" --no-rebuild \
@@ -179,6 +186,12 @@ run_tests() {
 	say "clang: build"
 	CC=clang configure_and_build "$build-clang"
 	result "build with clang, no warnings" $?
+
+	say "sanitizers"
+	tests/sanitize address >"$logs/sanitize.log" 2>&1
+	rc=$?
+	((rc)) && tail -n 30 "$logs/sanitize.log"
+	result "unit tests with AddressSanitizer and UndefinedBehaviorSanitizer" $rc
 
 	printf '%d passed, %d failed' $passed $failed
 	((skipped)) && printf ', %d skipped' $skipped

@@ -38,7 +38,10 @@ void shim_child_after_fork(void)
 	modules_reset_in_child();
 	sites_reset_in_child();
 	dump_reset_in_child();
+	snapshot_reset_in_child();
 	deadlock_reset_in_child();
+	futexhash_reset_in_child();
+	trace_reset_in_child();
 	stats_reset_in_child();
 	sched_reset_in_child();
 }
@@ -131,8 +134,11 @@ static inline __attribute__((always_inline)) struct g *exec_begins(void)
 	if (gp)
 		entersyscall(gp);
 	if (load_relaxed(&sched.active) == PHASE_ACTIVE) {
-		if (!tls.vforked)
+		if (!tls.vforked) {
+			trace_settle();
+			snapshot_leave();
 			helper_leave();
+		}
 		signal_prepare_exec();
 	}
 	return gp;
@@ -144,8 +150,10 @@ static int exec_failed(struct g *gp)
 
 	if (load_relaxed(&sched.active) == PHASE_ACTIVE) {
 		signal_exec_failed();
-		if (!tls.vforked)
+		if (!tls.vforked) {
+			snapshot_stay();
 			helper_stay();
+		}
 	}
 	if (gp)
 		exitsyscall(gp);
@@ -240,6 +248,9 @@ REAL_FN(_exit);
 
 EXPORT void _exit(int status)
 {
+	if (!tls.vforked)
+		trace_settle();
+	snapshot_leave();
 	helper_leave();
 	REAL(_exit)(status);
 	__builtin_unreachable();

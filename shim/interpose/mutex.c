@@ -8,6 +8,7 @@
 
 #include "interpose.h"
 #include "objects.h"
+#include "probes.h"
 
 REAL_FN(pthread_mutex_lock);
 REAL_FN(pthread_mutex_trylock);
@@ -18,6 +19,8 @@ REAL_FN(mtx_lock);
 REAL_FN(mtx_trylock);
 REAL_FN(mtx_timedlock);
 REAL_FN(mtx_unlock);
+
+enum { TRY_PAUSE = 1000000 }; // ns
 
 static int try(void *m)
 {
@@ -62,6 +65,7 @@ __attribute__((noinline)) static int lock_slow(struct g *gp, pthread_mutex_t *m,
 		return EDEADLK;
 	if (abs && !deadline_from(&until, clock, abs))
 		return EINVAL;
+	share_waits(gp, m);
 	r = lot_acquire(gp, m, try, LOT_ANY, WAIT_MUTEX, abs ? &until : NULL, 0);
 	if (took(r)) {
 		lock_counted(gp);
@@ -79,6 +83,8 @@ EXPORT int pthread_mutex_lock(pthread_mutex_t *m)
 		return REAL(pthread_mutex_lock)(m);
 	if (unlikely(mutex_is_glibcs(m)))
 		return count_lock(gp, MAY_BLOCK(REAL(pthread_mutex_lock)(m)));
+	if (unlikely(gp->barred == m) && m->__data.__owner != gp->tid)
+		share_barred(gp, m);
 	lock_counted(gp);
 	r = REAL(pthread_mutex_trylock)(m);
 	if (likely(r == 0)) {
@@ -89,6 +95,20 @@ EXPORT int pthread_mutex_lock(pthread_mutex_t *m)
 }
 ALIAS(__pthread_mutex_lock, pthread_mutex_lock);
 
+// In a loop that does nothing else it is a wait by spinning. Such a thread parks, as in a lock: but for a
+// moment only, for it may not be what it seems; and not with a lock held, which others may wait for, or have to back off from.
+__attribute__((noinline)) static void try_failed(struct g *gp, pthread_mutex_t *m, int r)
+{
+	lock_not_counted(gp);
+	preempt_check(gp);
+	if (r == EBUSY && spin_tried(gp, m) && gp->locks <= 0 && !tls.critical) {
+		STAT(spin_yields);
+		PROBE3(spin_yield, gp->goid, gp->tid, SPIN_LOCK);
+		TRACE(write, TRACE_SPIN, TRACE_SPIN_LOCK, gp->p, gp->goid, 0, (uintptr_t)m, 0);
+		lot_pause(gp, m, &m->__data.__lock, TRY_PAUSE);
+	}
+}
+
 EXPORT int pthread_mutex_trylock(pthread_mutex_t *m)
 {
 	struct g *gp = getg();
@@ -98,10 +118,10 @@ EXPORT int pthread_mutex_trylock(pthread_mutex_t *m)
 		return REAL(pthread_mutex_trylock)(m);
 	lock_counted(gp);
 	r = REAL(pthread_mutex_trylock)(m);
-	if (unlikely(!took(r))) {
-		lock_not_counted(gp);
-		preempt_check(gp);
-	}
+	if (unlikely(!took(r)))
+		try_failed(gp, m, r);
+	else
+		gp->tries = 0;
 	return r;
 }
 ALIAS(__pthread_mutex_trylock, pthread_mutex_trylock);
@@ -143,7 +163,7 @@ static inline int unlocked(int r, const void *m)
 	if (gp && gp->held == m)
 		gp->held = NULL;
 	if (unlikely(lot_has_waiters(m)))
-		lot_wake(m, 1);
+		share_released(gp, m);
 	lock_released(gp);
 	return 0;
 }

@@ -5,11 +5,10 @@
 
 #include "preempt.h"
 #include "interpose.h"
+#include "../probes.h"
 
 // The declarations are weak, for programs. As definitions they are ours.
 #define PUBLIC EXPORT
-
-enum { PATIENCE = 24 }; // as long as a rewritten PAUSE
 
 PUBLIC const char *preempt_version(void)
 {
@@ -61,6 +60,7 @@ PUBLIC void preempt_lock_begin(const volatile void *lock)
 
 PUBLIC void preempt_lock_wait(const volatile void *lock)
 {
+	uintptr_t from = (uintptr_t)__builtin_return_address(0);
 	struct g *gp = getg();
 
 	cpu_relax();
@@ -68,21 +68,19 @@ PUBLIC void preempt_lock_wait(const volatile void *lock)
 		return;
 	lock_not_counted(gp);
 	preempt_check(gp);
-	if (++tls.pauses >= PATIENCE) {
-		tls.pauses = 0;
-		if (demand()) {
-			STAT(spin_yields);
-			gosched(gp, G_RUNNABLE);
-		}
-	}
+	if (demand() && spin_paused(gp, from))
+		spin_yield_lock(gp, lock, from, tls.paused_since, NULL);
 	lock_counted(gp);
 	gp->spun = lock;
 }
 
 PUBLIC void preempt_lock_end(const volatile void *lock)
 {
-	(void)lock;
-	lock_released(getg());
+	struct g *gp = getg();
+
+	if (gp && gp->spun == lock)
+		gp->spun = NULL;
+	lock_released(gp);
 }
 
 PUBLIC int preempt_set_weight(int weight)

@@ -59,7 +59,10 @@ EXPORT int sched_yield(void)
 	struct g *gp = getg();
 
 	if (gp && demand()) {
+		if (spin_yields(gp, (uintptr_t)__builtin_return_address(0)))
+			return 0;
 		gosched(gp, G_RUNNABLE);
+		gp->spin_back = os_nanotime();
 		return 0;
 	}
 	if (gp)

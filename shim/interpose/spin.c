@@ -2,8 +2,8 @@
 //
 // A spin lock's waiter does not park: sections are short, and the unlock is a plain store, after which
 // a look for waiters would need a fence. It spins, for a holder that runs on another P: holders are not
-// preempted (gp->locks). After a long wait it looks whether a G that has a P took this lock last (gp->spun). If none, the
-// holder waits for a P, and ours goes to somebody else at once. If there is one, it is off its CPU: the kernel may have put both
+// preempted (gp->locks). After a long wait it looks which G holds this lock (gp->spun). If that one waits for a P, it gets ours
+// at once. If it runs, it is off its CPU: the kernel may have put both
 // Ps' threads on one, and then we must give up the CPU, not the P. Yielding the P for that would be unfair, for who
 // yields gives a whole slice away, and useless, for the next thread would spin there, too.
 //
@@ -14,6 +14,7 @@
 #include <pthread.h>
 
 #include "interpose.h"
+#include "../probes.h"
 
 REAL_FN(pthread_spin_lock);
 REAL_FN(pthread_spin_trylock);
@@ -25,7 +26,7 @@ enum {
 		    // while a PAUSE lasts 50; a waiter that mostly pauses would hardly ever win
 	OFF_CPU =
 		50, // rounds until the holder is taken to be off its CPU, which may be ours: ask the kernel
-	OFF_P = 300,   // rounds until it is taken to have no P either
+	OFF_P = 300,   // rounds until it is taken to have no P, if it is not known
 	TURN = 16,     // times in a row; a hand-over costs about as much as two short sections
 	GIVE_WAY = 30, // PAUSEs for a spinner to take the lock
 	NOBODY = 300,  // times in a row after it did not: it is not running
@@ -42,6 +43,12 @@ static uint32_t *spinners_of(const pthread_spinlock_t *l)
 	return &spinners[((uintptr_t)l >> 2 ^ (uintptr_t)l >> 12) % COUNTS].n;
 }
 
+// In gp->spun: l is not held any more.
+static const volatile void *let_go(const pthread_spinlock_t *l)
+{
+	return (const volatile char *)l + 1;
+}
+
 // gp has had the lock TURN times in a row.
 __attribute__((noinline)) static void give_way(struct g *gp, pthread_spinlock_t *l)
 {
@@ -56,17 +63,18 @@ __attribute__((noinline)) static void give_way(struct g *gp, pthread_spinlock_t 
 	gp->spin_turns = TURN - NOBODY;
 }
 
-// Has the thread that holds l a P, as far as can be seen?
-static bool holder_runs(const struct g *self, const pthread_spinlock_t *l)
+// The G that holds l, as far as can be seen, or NULL: nobody, or not known.
+static struct g *holder_of(const struct g *self, const pthread_spinlock_t *l)
 {
-	for (uint32_t i = 0; i < load_relaxed(&sched.nprocs); i++) {
-		const struct g *gp = load_relaxed(&sched.allp[i].g);
+	// acquire: pairs with gfree_refill
+	for (struct g *gp = load_acquire(&sched.allgs); gp; gp = gp->alllink) {
+		uint32_t status = load_relaxed(&gp->status);
 
-		if (gp && gp != self && load_relaxed(&gp->spun) == l &&
-		    load_relaxed(&gp->locks) > 0)
-			return true;
+		if (gp != self && status != G_IDLE && status != G_DEAD &&
+		    load_relaxed(&gp->spun) == l)
+			return gp;
 	}
-	return false;
+	return NULL;
 }
 
 // Let the holder have the CPU. Waking up after a sleep, be it the shortest, the kernel looks for an idle CPU, as it does
@@ -79,11 +87,50 @@ static void yield_cpu(void)
 	os_futex_wait(&never, 0, &soon);
 }
 
+// The holder of l, if it wants a P and has none, else NULL. ret_runs: it has one.
+static struct g *waiting_holder(const struct g *gp, const pthread_spinlock_t *l, bool *ret_runs)
+{
+	struct g *holder = holder_of(gp, l);
+	uint32_t status = holder ? load_relaxed(&holder->status) : G_IDLE;
+
+	lock_count((const void *)l, LOCK_WAIT);
+	*ret_runs = status == G_RUNNING;
+	if (status != G_RUNNABLE && status != G_PREEMPTED)
+		return NULL; // asleep, or it has come back meanwhile
+	lock_count((const void *)l, LOCK_OWNER_WAIT);
+	return holder;
+}
+
+// gp has waited for l for long. That it does not get the lock need not be for want of a CPU: another thread may win it again
+// and again. So a slice is not given away but to a holder that is known to want a P.
+static void somebody_else(struct g *gp, const pthread_spinlock_t *l, int round)
+{
+	bool runs;
+	struct g *holder = waiting_holder(gp, l, &runs);
+
+	if (runs)
+		yield_cpu();
+	else if (demand() && (holder || round % OFF_P == 0))
+		spin_yield_lock(gp, l, (uintptr_t)__builtin_return_address(0), gp->run_since,
+				holder);
+}
+
+// A try has failed, as have many before it.
+__attribute__((noinline)) static void tried(struct g *gp, const pthread_spinlock_t *l, void *from)
+{
+	bool runs;
+	struct g *holder = waiting_holder(gp, l, &runs);
+
+	if (demand())
+		spin_yield_lock(gp, l, (uintptr_t)from, os_nanotime(), holder);
+	else if (runs)
+		yield_cpu();
+}
+
 __attribute__((noinline)) static int lock_slow(struct g *gp, pthread_spinlock_t *l)
 {
 	uint32_t *n = spinners_of(l);
 
-	gp->spun = NULL;
 	gp->spin_turns = 0;
 	for (int round = 1;; round++) {
 		fetch_add(n, 1); // a hint
@@ -92,21 +139,15 @@ __attribute__((noinline)) static int lock_slow(struct g *gp, pthread_spinlock_t 
 			for (int k = 0; k < LOOKS; k++)
 				if (load_relaxed(l) > 0 && REAL(pthread_spin_trylock)(l) == 0) {
 					fetch_sub(n, 1); // as above
-					gp->spun = l;
+					store_relaxed(&gp->spun, l);
 					return 0;
 				}
 		}
 		fetch_sub(n, 1); // as above
 		lock_not_counted(gp);
 		preempt_check(gp);
-		if (round % OFF_CPU == 0) {
-			if (holder_runs(gp, l)) {
-				yield_cpu();
-			} else if (demand()) {
-				STAT(spin_yields);
-				gosched(gp, G_RUNNABLE);
-			}
-		}
+		if (round % OFF_CPU == 0 && load_relaxed(l) <= 0)
+			somebody_else(gp, l, round);
 		lock_counted(gp);
 	}
 }
@@ -118,13 +159,13 @@ EXPORT int pthread_spin_lock(pthread_spinlock_t *l)
 	if (unlikely(!gp))
 		return REAL(pthread_spin_lock)(l);
 	lock_counted(gp);
-	if (gp->spun != l)
+	if (gp->spun != let_go(l))
 		gp->spin_turns = 0;
 	else if (unlikely(++gp->spin_turns >= TURN))
 		give_way(gp, l);
 	if (unlikely(REAL(pthread_spin_trylock)(l) != 0))
 		return lock_slow(gp, l);
-	gp->spun = l;
+	store_relaxed(&gp->spun, l);
 	return 0;
 }
 COMPAT(pthread_spin_lock, 2_2_5, "GLIBC_2.2.5");
@@ -139,10 +180,13 @@ EXPORT int pthread_spin_trylock(pthread_spinlock_t *l)
 	lock_counted(gp);
 	r = REAL(pthread_spin_trylock)(l);
 	if (r == 0) {
-		gp->spun = l;
+		store_relaxed(&gp->spun, l);
+		gp->tries = 0;
 	} else {
 		lock_not_counted(gp);
 		preempt_check(gp);
+		if (spin_tried(gp, (const void *)l) && gp->locks <= 0)
+			tried(gp, l, __builtin_return_address(0));
 	}
 	return r;
 }
@@ -151,8 +195,11 @@ COMPAT(pthread_spin_trylock, 2_2_5, "GLIBC_2.2.5");
 EXPORT int pthread_spin_unlock(pthread_spinlock_t *l)
 {
 	struct g *gp = getg();
-	int r = REAL(pthread_spin_unlock)(l);
+	int r;
 
+	if (likely(gp && gp->spun == l))
+		store_relaxed(&gp->spun, let_go(l));
+	r = REAL(pthread_spin_unlock)(l);
 	lock_released(gp);
 	return r;
 }

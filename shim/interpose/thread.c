@@ -146,6 +146,7 @@ static void stack_from(struct g *gp, const pthread_attr_t *attr)
 // The G of a thread about to be created; NULL: it shall run without the scheduler.
 static struct g *newproc(void *(*start)(void *), void *arg, const pthread_attr_t *attr)
 {
+	static bool told;
 	struct g *gp, *creator = getg();
 
 	if (!have_key || tls.vforked || !shim_activate())
@@ -154,7 +155,8 @@ static struct g *newproc(void *(*start)(void *), void *arg, const pthread_attr_t
 		arm_exit(); // the first thread became a G just now
 	gp = g_alloc();
 	if (!gp) {
-		log_line(LOG_WARN, "no memory for a thread: it runs without the scheduler");
+		if (!xchg(&told, true)) // a program may go on to make thousands
+			log_line(LOG_WARN, "no memory for a thread: it runs without the scheduler");
 		return NULL;
 	}
 	gp->start = start;
@@ -166,6 +168,8 @@ static struct g *newproc(void *(*start)(void *), void *arg, const pthread_attr_t
 	gp->status = G_WAITING;
 	gp->park = PARK_PARKED;
 	gp->waiting = true;
+	TRACE(write, TRACE_GO_CREATE, 0, NULL, gp->goid, creator ? creator->goid : 0,
+	      (uintptr_t)start, 0);
 	return gp;
 }
 

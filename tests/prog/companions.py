@@ -299,7 +299,7 @@ def until(fn, what, seconds=20):
 
 def read_pid(path):
     with open(path) as f:
-        return int(f.read())
+        return int(f.read() or 0)  # it may be about to be written
 
 
 @check

@@ -59,71 +59,6 @@ CASE(sleep_among_busy)
 	hogs_stop();
 }
 
-/* Busy threads get on alike: after at least the given time, none has got more than ratio times what another got. */
-static void share(int threads, long long least, long ratio)
-{
-	long long start = now(CLOCK_MONOTONIC), t;
-	long min = 0, max = 0;
-	bool good = false;
-
-	hogs_start(threads);
-	while (!good && (t = now(CLOCK_MONOTONIC)) < start + 20 * SEC) {
-		sleep_ns(20 * MS);
-		min = LONG_MAX;
-		max = 0;
-		for (int i = 0; i < threads; i++) {
-			long w = hogs_work(i);
-
-			min = w < min ? w : min;
-			max = w > max ? w : max;
-		}
-		/* Plain, a thread may be one 4 ms slice ahead: only the longer run tells. */
-		good = t >= start + least && min > 0 && max <= ratio * min;
-	}
-	hogs_stop();
-	if (!good)
-		fail(__FILE__, __LINE__, "least work %ld, most %ld", min, max);
-}
-
-CASE(fair_64_busy)
-{
-	share(64, 0, 20);
-}
-
-/* Nobody has a CPU to himself while the others share one. */
-CASE(fair_8_busy)
-{
-	share(8, SEC, 2);
-}
-
-/* Threads of two names work for two seconds; settings.py gives the names weights. All get on. */
-static atomic_long named_work[4];
-static atomic_bool named_end;
-
-static void *named(void *arg)
-{
-	int i = (int)(intptr_t)arg;
-
-	pthread_setname_np(pthread_self(), i % 2 ? "heavy" : "light");
-	while (!atomic_load(&named_end))
-		atomic_fetch_add(&named_work[i], 1);
-	return NULL;
-}
-
-CASE(named_shares)
-{
-	pthread_t t[4];
-
-	for (int i = 0; i < 4; i++)
-		t[i] = spawn(named, (void *)(intptr_t)i);
-	sleep_ns(2 * SEC);
-	atomic_store(&named_end, true);
-	for (int i = 0; i < 4; i++) {
-		join(t[i]);
-		CHECK(atomic_load(&named_work[i]) > 0);
-	}
-}
-
 /* sched_yield hands over: two threads take turns at a word, the waiter yielding. */
 static atomic_int turn;
 
@@ -809,4 +744,36 @@ CASE(unseen_among_busy)
 	for (int i = 0; i < team.n; i++)
 		join(threads[i]);
 	hogs_stop();
+}
+
+static atomic_int both;
+
+/* Computes for so long that it is on credit no more, with nobody in a queue. */
+static void *overdraws(void *arg)
+{
+	long long cpu, since;
+
+	if (arg)
+		nanosleep(&(struct timespec){.tv_nsec = 5 * MS}, NULL);
+	atomic_fetch_add(&both, 1);
+	while (atomic_load(&both) < 2)
+		spin(1000);
+	cpu = now(CLOCK_THREAD_CPUTIME_ID);
+	since = now(CLOCK_MONOTONIC);
+	while (now(CLOCK_MONOTONIC) < since + 400 * MS)
+		spin(1000);
+	return (void *)(intptr_t)(now(CLOCK_THREAD_CPUTIME_ID) - cpu);
+}
+
+/* With one P one of them runs at a time: settings.py. */
+HELPER(credit_overdrawn)
+{
+	pthread_t t[2];
+	void *cpu[2];
+
+	for (int i = 0; i < 2; i++)
+		t[i] = spawn(overdraws, i ? t : NULL);
+	for (int i = 0; i < 2; i++)
+		CHECK_EQ(pthread_join(t[i], &cpu[i]), 0);
+	CHECK((intptr_t)cpu[0] + (intptr_t)cpu[1] < 520 * MS);
 }

@@ -44,15 +44,21 @@ def want(cond, what):
 
 def passes(case, **env):
     code, out, err = run(case, **env)
+    if code == 77:  # the machine cannot tell
+        return ""
     want((code, out) == (0, "OK\n"), f"{case} {env}: {code}, {out!r}, {err!r}")
     return err
 
 
 @check
 def seed_cooperative():
-    """As Go before 1.14: without signals and with one P the busy thread never lets main on."""
-    code, out, _ = run("seed_go114", timeout=2, PREEMPT_PROCS="1", PREEMPT_ASYNCPREEMPTOFF="1")
-    want((code, out) == (None, ""), f"ended with {code}, {out!r}")
+    """As Go before 1.14: without signals and with one P the busy thread never lets main on. Unless the kernel keeps it from
+    running for so long that it seems to be asleep, and its P is taken: once in 3 runs is enough."""
+    for _ in range(3):
+        code, out, _ = run("seed_go114", timeout=2, PREEMPT_PROCS="1", PREEMPT_ASYNCPREEMPTOFF="1")
+        if (code, out) == (None, ""):
+            return
+    want(False, f"ended with {code}, {out!r}")
 
 
 @check
@@ -101,7 +107,7 @@ def good_settings():
     """Every documented form of a good setting is taken without a word."""
     for name, value in [
             ("PREEMPT_PROCS", "auto"), ("PREEMPT_PROCS", "3"), ("PREEMPT_QUANTUM", "100us"),
-            ("PREEMPT_QUANTUM", "10s"), ("PREEMPT_QUANTUM", "500000ns"), ("PREEMPT_POLICY", "go"),
+            ("PREEMPT_QUANTUM", "10s"), ("PREEMPT_QUANTUM", "500000ns"), ("PREEMPT_POLICY", "go"), ("PREEMPT_POLICY", "fair"),
             ("PREEMPT_SIGNAL", "SIGURG"), ("PREEMPT_SIGNAL", "SIGRTMIN+5"),
             ("PREEMPT_FORCE_AFTER", "20ms"), ("PREEMPT_LOCK_GRACE", "1ms"), ("PREEMPT_CREDIT", "0"),
             ("PREEMPT_SPIN", "off"), ("PREEMPT_LOG", "warn"), ("PREEMPT_DEADLOCK", "off"),
@@ -220,15 +226,18 @@ def unseen_bursts():
 
 
 @check
-def policy_fair():
-    """Cases of all kinds under policy fair, which says so."""
-    want(figures("fair_64_busy", PREEMPT_POLICY="fair", PREEMPT_PROCS="2")["policy"] == "fair", "another policy")
-    for procs in ["1", "2", "4"]:
-        for case in ["seed_go114", "fair_8_busy", "sleep_among_busy", "yield_turns", "spin_flag", "cond_ping_pong_16",
-                     "cond_broadcast_64", "mutex_contend_64", "rwlock_mix", "sem_ping_pong", "barrier_16",
-                     "io_ping_pong", "blocked_read", "create_join", "fork_child_threads", "exit_64", "handler_locks"]:
-            passes(case, PREEMPT_POLICY="fair", PREEMPT_PROCS=procs, PREEMPT_QUANTUM="1ms",
-                   PREEMPT_FORCE_AFTER="10ms")
+def credit_overdrawn():
+    """Who comes back from a wait, finds no P and computes on, has to share the P with its holder, though nobody waits in
+    a queue: two such threads took 790 of 800 ms with one P."""
+    for _ in range(3):  # where the machine is busy one of them may be held up, and then nothing is seen
+        passes("credit_overdrawn", PREEMPT_PROCS="1")
+
+
+@check
+def default_policy():
+    """Fair, unless go is asked for."""
+    want(figures("cond_ping_pong")["policy"] == "fair", "another policy")
+    want(figures("cond_ping_pong", PREEMPT_POLICY="go")["policy"] == "go", "another policy than the one asked for")
 
 
 @check
@@ -240,10 +249,17 @@ def fair_weights():
             s = figures("named_shares", PREEMPT_POLICY="fair", PREEMPT_PROCS=procs, PREEMPT_QUANTUM="1ms",
                         PREEMPT_FORCE_AFTER="1ms", PREEMPT_WEIGHTS="other:1,hea*:400")
             run = {n: sum(t["run_ns"] for t in s["threads"] if t["name"] == n) for n in ["heavy", "light"]}
-            ratios.append(run["heavy"] / run["light"])
+            ratios.append(run["heavy"] / max(run["light"], 1))
             if 3.2 < ratios[-1] < 4.8:
                 break
         want(3.2 < ratios[-1] < 4.8, f"P={procs}, heavy to light: {ratios}")
+
+
+@check
+def fair_locks():
+    """Policy fair shares a contended mutex by the time for which it is held: without that, the ratio is that of the two
+    threads' sections, 10, where both have a CPU."""
+    passes("mutex_uneven", PREEMPT_POLICY="fair", PREEMPT_PROCS="2", PROGS_RATIO="3")
 
 
 @check
@@ -428,7 +444,8 @@ def valgrind():
                    PREEMPT_CACHE_DIR=cache, PROGS_TIMEOUT="100")
         p = subprocess.run(["valgrind", "-q", "--tool=none", PROGS, "mutex_contend_64"], env=env, text=True,
                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    want((p.returncode, p.stdout) == (0, "OK\n"), f"ended with {p.returncode}, {p.stdout!r}")
+    want((p.returncode, p.stdout) == (0, "OK\n") or (p.returncode == 77 and p.stdout.count("\n") == 1),
+         f"ended with {p.returncode}, {p.stdout!r}")
 
 
 @check

@@ -127,7 +127,7 @@ def case_manual():
     root = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../..")
     page = read(os.path.join(root, "man/preempt.1")).replace("\\-", "-").replace("\\fR", "")
     names = {option(n) for n in settings()}
-    for verb in ("run", "stat", "compare", "doctor", "tables"):
+    for verb in ("run", "stat", "compare", "doctor", "tables", "top", "dump"):
         assert f"preempt {verb}" in page, verb
         missing = options_in(good(preempt("help", verb))[0]) - names - options_in(page)
         assert not missing, (verb, missing)
@@ -165,6 +165,11 @@ def case_completion():
     assert complete("stat", "-r", "3", "--json", "ls", "x") == ["offset 5"]
     assert "env" in complete("help", "")
     assert complete("tables", "b") == ["build"]
+    for verb in ("top", "dump"):  # options, and processes
+        want = options_in(good(preempt("help", verb))[0])
+        assert want <= set(complete(verb, "--")) | {"--"}, (verb, want - set(complete(verb, "--")))
+        assert str(os.getpid()) in complete(verb, "")
+    assert "delay" in complete("top", "--sort", "=", "")
 
 
 def case_progress():

@@ -54,7 +54,7 @@ START_TEST(defaults)
 	ck_assert_int_eq(config.dump_signal, 0);
 	ck_assert_int_eq(config.log, LOG_WARN);
 	ck_assert_int_eq(config.deadlock, 1);
-	ck_assert_ptr_eq(config.policy, &policy_go);
+	ck_assert_ptr_eq(config.policy, &policy_fair);
 	ck_assert_str_eq(config.stats, "");
 }
 END_TEST

@@ -84,6 +84,17 @@ SNIPPET(w_cmpxchg_reg, "1: mov %edx, %eax\n mov $1, %ecx\n lock cmpxchg %ecx, (%
 SNIPPET(w_ttas, "1: mov $1, %eax\n xchg %eax, (%rdi)\n test %eax, %eax\n jz 3f\n"
 		"2: mov (%rdi), %eax\n test %eax, %eax\n jnz 2b\n jmp 1b\n3:");
 SNIPPET(w_tls, "1: mov %fs:16, %eax\n test %eax, %eax\n jz 1b");
+SNIPPET(w_counted, "1: cmpl $0, (%rdi)\n jne 2f\n dec %ecx\n jnz 1b\n2:");
+SNIPPET(w_counted_up, "1: add $1, %ecx\n cmp %ecx, %esi\n je 2f\n cmpl $0, (%rdi)\n je 1b\n2:");
+// An I/O thread of redis waits for work, and its main thread until all have done theirs: from an array, as many as configured.
+SNIPPET(w_redis_io, "1: sub $1, %eax\n je 2f\n mov (%rbp), %rdx\n test %rdx, %rdx\n je 1b\n2:");
+SNIPPET(w_redis_main,
+	"1: cmp $1, %esi\n jle 3f\n lea w_redis_main(%rip), %rdx\n xor %ecx, %ecx\n mov $1, %eax\n"
+	"2: add $1, %eax\n add $64, %rdx\n mov -64(%rdx), %rsi\n add %rsi, %rcx\n mov "
+	"w_redis_main(%rip), %esi\n"
+	"cmp %esi, %eax\n jl 2b\n test %rcx, %rcx\n jne 1b\n3:");
+SNIPPET(w_nested, "1: xor %ecx, %ecx\n2: inc %ecx\n cmp (%rdi,%rcx,4), %eax\n jne 2b\n cmpl $0, "
+		  "(%rdi)\n je 1b");
 SNIPPET(w_bts, "1: lock btsl $0, (%rdi)\n jc 1b");
 
 // Do not wait.
@@ -93,7 +104,12 @@ SNIPPET(n_sum, "1: add (%rdi), %eax\n add $4, %rdi\n cmp %rdi, %rsi\n jne 1b");
 SNIPPET(n_sum_fp, "1: addsd (%rdi,%rcx,8), %xmm0\n inc %rcx\n cmp %rcx, %rsi\n jne 1b");
 SNIPPET(n_list, "1: mov (%rdi), %rdi\n test %rdi, %rdi\n jnz 1b");
 SNIPPET(n_probe, "1: add $1, %rax\n and %rdx, %rax\n cmp (%rdi,%rax,8), %rsi\n jne 1b");
-SNIPPET(n_counted, "1: cmpl $0, (%rdi)\n jne 2f\n dec %ecx\n jnz 1b\n2:");
+SNIPPET(n_counted_by_load,
+	"1: add $1, %ecx\n cmp (%rsi), %ecx\n je 2f\n cmpl $0, (%rdi)\n je 1b\n2:");
+SNIPPET(n_counted_index,
+	"1: add $1, %rcx\n cmp %rcx, %rsi\n je 2f\n cmpl $0, (%rdi,%rcx,4)\n je 1b\n2:");
+SNIPPET(n_counted_used, "1: add $1, %ecx\n cmp %ecx, %esi\n je 2f\n lea 5(%rcx), %eax\n cmpl $0, "
+			"(%rdi)\n je 1b\n2:");
 SNIPPET(n_work,
 	"1: inc %rax\n cmpl $0, (%rdi)\n je 1b"); // counts while it waits: useful, for all we know
 SNIPPET(n_float, "1: mulsd %xmm1, %xmm0\n cmpl $0, (%rdi)\n je 1b");
@@ -118,10 +134,9 @@ SNIPPET(n_maybe,
 	"1: cmpl $0, (%rdi)\n je 2f\n mov $3, %eax\n2: add $1, %eax\n cmp %eax, %esi\n jne 1b");
 SNIPPET(n_long, "1: cmpl $0, (%rdi)\n .fill 100, 1, 0x90\n je 1b");
 SNIPPET(n_null, "1: mov 8, %eax\n test %eax, %eax\n jz 1b");
-SNIPPET(n_plain_long, "1: cmpl $0, (%rdi)\n .fill 48, 1, 0x90\n je 1b");
-// A loop that computes, in one that begins it anew.
-SNIPPET(n_nested, "1: xor %ecx, %ecx\n2: inc %ecx\n cmp (%rdi,%rcx,4), %eax\n jne 2b\n cmpl $0, "
-		  "(%rdi)\n je 1b");
+SNIPPET(n_plain_long, "1: cmpl $0, (%rdi)\n .fill 64, 1, 0x90\n je 1b");
+// A delay, or all that a program does until it is told to end.
+SNIPPET(n_nested, "1: mov $1000, %ecx\n2: dec %ecx\n jnz 2b\n cmpl $0, (%rdi)\n je 1b");
 SNIPPET(n_split, "1: cmpl $0, (%rdi)\n .byte 0xeb, 0xfc"); // into the middle of the cmpl
 // Not a loop: the jump backward cannot be reached from where it goes.
 SNIPPET(n_join, "jmp 2f\n1: cmpl $0, (%rdi)\n je 3f\n ret\n2: xor %eax, %eax\n jmp 1b\n3: ret");
@@ -145,7 +160,9 @@ START_TEST(spin_yes)
 		CASE(w_tpause),	     CASE(w_flag),	    CASE(w_load),      CASE(w_byte),
 		CASE(w_rip),	     CASE(w_pointers),	    CASE(w_frame),     CASE(w_ticket),
 		CASE(w_two_exits),   CASE(w_xchg),	    CASE(w_xchg_reg),  CASE(w_cmpxchg),
-		CASE(w_cmpxchg_reg), CASE(w_bts),	    CASE(w_ttas),      CASE(w_tls)};
+		CASE(w_cmpxchg_reg), CASE(w_bts),	    CASE(w_ttas),      CASE(w_tls),
+		CASE(w_counted),     CASE(w_counted_up),    CASE(w_redis_io),  CASE(w_redis_main),
+		CASE(w_nested)};
 	const struct spin_case *c = &cases[_i];
 
 	row(c->lo, c->hi, TABLE_CFA_NONE, 0, 0);
@@ -157,16 +174,41 @@ END_TEST
 // And no loop that makes progress by itself.
 START_TEST(spin_no)
 {
-	static const struct spin_case cases[] = {
-		CASE(n_strlen),	      CASE(n_index),	 CASE(n_sum),	     CASE(n_sum_fp),
-		CASE(n_list),	      CASE(n_probe),	 CASE(n_counted),    CASE(n_work),
-		CASE(n_float),	      CASE(n_memory),	 CASE(n_store),	     CASE(n_stos),
-		CASE(n_call),	      CASE(n_syscall),	 CASE(n_tsc),	     CASE(n_random),
-		CASE(n_forever),      CASE(n_registers), CASE(n_atomic_add), CASE(n_atomic_add2),
-		CASE(n_atomic_set),   CASE(n_pop),	 CASE(n_push),	     CASE(n_xadd),
-		CASE(n_xchg_carried), CASE(n_maybe),	 CASE(n_long),	     CASE(n_split),
-		CASE(n_plain_long),   CASE(n_null),	 CASE(n_nested),     CASE(n_join),
-		CASE(n_pause_outside)};
+	static const struct spin_case cases[] = {CASE(n_strlen),
+						 CASE(n_index),
+						 CASE(n_sum),
+						 CASE(n_sum_fp),
+						 CASE(n_list),
+						 CASE(n_probe),
+						 CASE(n_counted_by_load),
+						 CASE(n_counted_index),
+						 CASE(n_counted_used),
+						 CASE(n_work),
+						 CASE(n_float),
+						 CASE(n_memory),
+						 CASE(n_store),
+						 CASE(n_stos),
+						 CASE(n_call),
+						 CASE(n_syscall),
+						 CASE(n_tsc),
+						 CASE(n_random),
+						 CASE(n_forever),
+						 CASE(n_registers),
+						 CASE(n_atomic_add),
+						 CASE(n_atomic_add2),
+						 CASE(n_atomic_set),
+						 CASE(n_pop),
+						 CASE(n_push),
+						 CASE(n_xadd),
+						 CASE(n_xchg_carried),
+						 CASE(n_maybe),
+						 CASE(n_long),
+						 CASE(n_split),
+						 CASE(n_plain_long),
+						 CASE(n_null),
+						 CASE(n_nested),
+						 CASE(n_join),
+						 CASE(n_pause_outside)};
 	const struct spin_case *c = &cases[_i];
 
 	row(c->lo, c->hi, TABLE_CFA_NONE, 0, 0);
@@ -501,8 +543,8 @@ END_TEST
 static void add(TCase *tc)
 {
 	tcase_add_checked_fixture(tc, setup, teardown);
-	tcase_add_loop_test(tc, spin_yes, 0, 20);
-	tcase_add_loop_test(tc, spin_no, 0, 33);
+	tcase_add_loop_test(tc, spin_yes, 0, 25);
+	tcase_add_loop_test(tc, spin_no, 0, 35);
 	tcase_add_test(tc, stack_exact);
 	tcase_add_test(tc, stack_late);
 	tcase_add_test(tc, stack_no_epilogue);

@@ -183,8 +183,7 @@ static int try_mutex(void *obj)
 static void lock(struct g *gp)
 {
 	if (try_mutex(&mutex))
-		ck_assert_int_eq(lot_acquire(gp, &mutex, try_mutex, LOT_ANY, WAIT_MUTEX, NULL, 0),
-				 0);
+		ck_assert_int_eq(lot_acquire(gp, &mutex, try_mutex, LOT_ANY, WAIT_SEM, NULL, 0), 0);
 }
 
 static void unlock(void)
@@ -235,17 +234,17 @@ static void *times_out(void *arg)
 	thread_starts();
 	before = os_nanotime();
 	d = os_deadline_in(30000000);
-	ck_assert_int_eq(lot_acquire(getg(), &mutex, try_mutex, LOT_ANY, WAIT_MUTEX, &d, 0),
+	ck_assert_int_eq(lot_acquire(getg(), &mutex, try_mutex, LOT_ANY, WAIT_SEM, &d, 0),
 			 ETIMEDOUT);
 	took = os_nanotime() - before;
 	ck_assert_int_ge(took, 30000000);
 	ck_assert_int_lt(took, 3000000000);
 	d = os_deadline_in(0);
-	ck_assert_int_eq(lot_acquire(getg(), &mutex, try_mutex, LOT_ANY, WAIT_MUTEX, &d, 0),
+	ck_assert_int_eq(lot_acquire(getg(), &mutex, try_mutex, LOT_ANY, WAIT_SEM, &d, 0),
 			 ETIMEDOUT);
 	d = (struct deadline){CLOCK_REALTIME, {INT64_MAX, 0}}; // far away, not long ago
 	xchg(&mutex, 0);
-	ck_assert_int_eq(lot_acquire(getg(), &mutex, try_mutex, LOT_ANY, WAIT_MUTEX, &d, 0), 0);
+	ck_assert_int_eq(lot_acquire(getg(), &mutex, try_mutex, LOT_ANY, WAIT_SEM, &d, 0), 0);
 	ck_assert_ptr_null(getg()->waitaddr);
 	ck_assert_int_eq(getg()->status, G_RUNNING);
 	goexit();

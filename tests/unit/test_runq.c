@@ -324,6 +324,108 @@ START_TEST(exactly_once)
 }
 END_TEST
 
+// --- who waits by spinning --------------------------------------------------------------------------------------
+
+static void put(int i, enum ready_as as, int64_t began, uint32_t in_vain, int64_t now)
+{
+	gs[i].ready_as = (uint8_t)as;
+	gs[i].spin_since = began;
+	gs[i].spin_yields = in_vain;
+	gs[i].runnable_since = now;
+	tls.critical = 1;
+	globrunqput(&gs[i]);
+	tls.critical = 0;
+}
+
+static void expect(const int *order, int n)
+{
+	for (int i = 0; i < n; i++) {
+		struct g *gp = globrunqget(NULL, 1);
+
+		ck_assert_ptr_nonnull(gp);
+		ck_assert_int_eq(INDEX(gp), order[i]);
+	}
+	ck_assert_ptr_null(globrunqget(NULL, 1));
+	ck_assert_uint_eq(sched.runq.size, 0);
+	ck_assert_ptr_null(sched.runq.head);
+	ck_assert_ptr_null(sched.runq.tail);
+}
+#define EXPECT(...)                                                                                \
+	expect((const int[]){__VA_ARGS__}, sizeof((const int[]){__VA_ARGS__}) / sizeof(int))
+
+// In the order in which their waits began, whenever they looked.
+START_TEST(spun_by_age)
+{
+	put(0, READY_SPUN, 10, 0, 100);
+	put(1, READY_SPUN, 30, 0, 101);
+	put(2, READY_SPUN, 40, 0, 102);
+	put(3, READY_SPUN, 20, 1, 103); // looked in vain: behind one at least
+	EXPECT(0, 3, 1, 2);
+}
+END_TEST
+
+// Never the next one while there is another; and with each look in vain behind more, until it is behind all; then anew.
+START_TEST(spun_in_vain)
+{
+	static const int behind[] = {1, 1, 2, 4, 8, 16, 32, 60, 1, 1, 2};
+
+	for (uint32_t k = 0; k < sizeof(behind) / sizeof(*behind); k++) {
+		for (int i = 1; i <= 60; i++)
+			put(i, READY_SPUN, 1000 + i, 0, 100);
+		put(0, READY_SPUN, 1, k, 100);
+		for (int i = 0; i < behind[k]; i++)
+			ck_assert_int_eq(INDEX(globrunqget(NULL, 1)), i + 1);
+		ck_assert_int_eq(INDEX(globrunqget(NULL, 1)), 0);
+		while (globrunqget(NULL, 1))
+			;
+	}
+}
+END_TEST
+
+// Before those that compute, but not for longer than 2 ms.
+START_TEST(spun_and_others)
+{
+	put(0, READY_WOKEN, 0, 0, 0);
+	put(1, READY_WOKEN, 0, 0, 500000);
+	put(2, READY_SPUN, 5, 0, 1000000);
+	EXPECT(0, 2, 1);
+	put(0, READY_WOKEN, 0, 0, 0);
+	put(1, READY_WOKEN, 0, 0, 500000);
+	put(2, READY_SPUN, 5, 0, 3000000);
+	EXPECT(0, 1, 2);
+}
+END_TEST
+
+// Who was preempted may be the one they all wait for: after two of them it is its turn.
+START_TEST(preempted_among_spun)
+{
+	for (int i = 1; i <= 10; i++)
+		put(i, READY_SPUN, i, 0, i);
+	put(0, READY_PREEMPTED, 0, 0, 100);
+	EXPECT(1, 2, 0, 3, 4, 5, 6, 7, 8, 9, 10);
+	put(0, READY_PREEMPTED, 0, 0, 100);
+	put(1, READY_PREEMPTED, 0, 0, 100);
+	EXPECT(0, 1);
+}
+END_TEST
+
+// From anywhere in the queue, once.
+START_TEST(take_one)
+{
+	for (int victim = 0; victim < 3; victim++) {
+		for (int i = 0; i < 3; i++)
+			put(i, READY_PREEMPTED, 0, 0, 0);
+		tls.critical = 1;
+		ck_assert(policy_go.take(&gs[victim]));
+		ck_assert(!policy_go.take(&gs[victim]));
+		ck_assert(!policy_go.take(&gs[9]));
+		tls.critical = 0;
+		put(5, READY_WOKEN, 0, 0, 0); // the tail is right
+		EXPECT(victim == 0, victim == 2 ? 1 : 2, 5);
+	}
+}
+END_TEST
+
 static void add(TCase *tc)
 {
 	tcase_add_checked_fixture(tc, setup, NULL);
@@ -338,6 +440,11 @@ static void add(TCase *tc)
 	tcase_add_test(tc, tick_61);
 	tcase_add_test(tc, drain);
 	tcase_add_test(tc, exactly_once);
+	tcase_add_test(tc, spun_by_age);
+	tcase_add_test(tc, spun_in_vain);
+	tcase_add_test(tc, spun_and_others);
+	tcase_add_test(tc, preempted_among_spun);
+	tcase_add_test(tc, take_one);
 }
 
 int main(void)

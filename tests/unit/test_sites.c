@@ -18,8 +18,18 @@ enum { RCX = 2, RAX = 0, R11 = 10, NREGS = 15, FLAGS = 15 };
 
 static struct g self;
 
+static int64_t still = 1000000000;
+
+static int still_clock(clockid_t clock, struct timespec *ts)
+{
+	(void)clock;
+	*ts = (struct timespec){still / 1000000000, still % 1000000000};
+	return 0;
+}
+
 static void become(void)
 {
+	os_vdso_clock_gettime = still_clock; // PAUSEs that are far apart are not of one wait
 	memset(&self, 0, sizeof self);
 	self.status = G_RUNNING;
 	self.tid = os_gettid();
@@ -45,7 +55,7 @@ START_TEST(chosen)
 	ck_assert(rewritten("step_pause"));
 	ck_assert(rewritten("step_call"));
 	ck_assert_mem_eq(site("spin_nocave"), "\xf3\x90", 2);
-	ck_assert_mem_eq(site("critical_spin"), "\xf3\x90", 2);
+	ck_assert(rewritten("critical_spin")); // who waits for a lock has not got it
 	ck_assert_mem_eq(site("spin_fall"), "\xf3\x90", 2);
 	ck_assert_mem_eq(site("spin_cross"), "\xf3\x90", 2);
 	ck_assert_mem_eq(site("spin_zeros"), "\xf3\x90", 2);
@@ -53,7 +63,7 @@ START_TEST(chosen)
 	ck_assert_mem_eq(site("call_mentioned"), "\x0f\x05", 2);
 	ck_assert(rewritten("spin_differs"));
 	ck_assert(rewritten("spin_tail"));
-	ck_assert_uint_eq(stats.spin_sites, 7);
+	ck_assert_uint_eq(stats.spin_sites, 8);
 	// The first jump of the chain is a short one, too.
 	ck_assert_uint_eq(site("spin_chain")[2 + (int8_t)site("spin_chain")[1]], 0xeb);
 	for (int i = 0; i < 2; i++) { // without demand, and with
@@ -77,6 +87,9 @@ START_TEST(counted)
 	call("spin_chain", 5);
 	ck_assert_uint_eq(tls.pauses, 10);
 	call("spin_nocave", 5);
+	ck_assert_uint_eq(tls.pauses, 10);
+	still += 3000; // another wait
+	call("spin_plain", 10);
 	ck_assert_uint_eq(tls.pauses, 10);
 	self.locks = 1;
 	call("spin_plain", 100);
@@ -126,7 +139,8 @@ START_TEST(asked_to_yield)
 	call("spin_plain", 1);
 	ck_assert(!self.preempt);
 	ck_assert_uint_eq(stats.preempt_cooperative, 1);
-	ck_assert_uint_eq(tls.pauses, 1);
+	ck_assert_uint_eq(stats.spin_yields, 1);
+	ck_assert_uint_eq(tls.pauses, 0); // a new wait
 }
 END_TEST
 
@@ -260,7 +274,7 @@ START_TEST(unloaded)
 		ck_assert(rewritten("spin_plain"));
 		call("spin_plain", 10);
 		ck_assert_uint_eq(slots[2].back, third);
-		ck_assert_uint_eq(slots[7].back, 0);
+		ck_assert_uint_eq(slots[8].back, 0);
 	}
 }
 END_TEST
@@ -503,9 +517,15 @@ START_TEST(unwound)
 END_TEST
 
 // Runtimes with small stacks of their own have some hundred bytes left where they spin or call the kernel: Go 800 in what is not
-// to grow the stack.
+// to grow the stack. (What a sanitizer adds to each frame is not ours.)
 START_TEST(stack_needed)
 {
+#ifdef __SANITIZE_ADDRESS__
+	const unsigned most = 800;
+#else
+	const unsigned most = 400;
+#endif
+
 	rewrite();
 	become();
 	stack_is(0, 0); // a coroutine's
@@ -513,9 +533,9 @@ START_TEST(stack_needed)
 	tls.pauses = 1000;
 	self.preempt = true;
 	step_through("step_pause", -1);
-	ck_assert_uint_le(walk.most - walk.least, 400);
+	ck_assert_uint_le(walk.most - walk.least, most);
 	step_through("step_call", SYS_futex);
-	ck_assert_uint_le(walk.most - walk.least, 400);
+	ck_assert_uint_le(walk.most - walk.least, most);
 }
 END_TEST
 

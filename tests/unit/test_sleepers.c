@@ -1,15 +1,19 @@
 // test_sleepers.c: the P of a thread that sleeps in a system call is taken by those who need one, without sysmon, and that of
-// a thread that makes many short calls is not. There is one P.
+// a thread that makes many short calls is not. There is one P. Under each policy.
 
 #include "unit.h"
 
 enum { US = 1000 };
 
+static const struct policy *const policies[] = {&policy_go, &policy_fair};
+#define POLICIES (int)(sizeof(policies) / sizeof(*policies))
+
 static struct g *sleeper;
 
-static void setup(void)
+static void setup(int policy)
 {
 	unit_config();
+	config.policy = policies[policy];
 	ck_assert_int_eq(sched_init(1), 0);
 	store_relaxed(&sched.active, PHASE_ACTIVE);
 	sleeper = g_alloc();
@@ -30,6 +34,7 @@ START_TEST(long_call)
 {
 	struct p *pp;
 
+	setup(_i);
 	entersyscall(sleeper);
 	ck_assert_ptr_null(p_of_sleeper(1000 * US));
 	ck_assert_ptr_null(p_of_sleeper(1019 * US));
@@ -46,6 +51,7 @@ END_TEST
 
 START_TEST(short_calls)
 {
+	setup(_i);
 	for (int i = 0; i < 100; i++) {
 		entersyscall(sleeper);
 		ck_assert_ptr_null(p_of_sleeper(i * 1000 * US));
@@ -60,8 +66,9 @@ END_TEST
 // Who comes back and finds no idle P has it, and not credit.
 START_TEST(instead_of_credit)
 {
-	struct g other = {0};
+	struct g other = {.weight = WEIGHT_ORDINARY};
 
+	setup(_i);
 	entersyscall(sleeper);
 	come_back(&other);
 	ck_assert_ptr_null(other.p);
@@ -77,15 +84,17 @@ END_TEST
 
 static void wake(struct g *gp)
 {
-	*gp = (struct g){.status = G_WAITING, .park = PARK_PARKED, .switches = 1};
+	*gp = (struct g){
+		.status = G_WAITING, .park = PARK_PARKED, .switches = 1, .weight = WEIGHT_ORDINARY};
 	goready(gp);
 }
 
 // Who is queued gets it, as soon as anybody else is, or comes back. Those in the queue go first.
 START_TEST(for_the_queue)
 {
-	struct g a, b, other = {0};
+	struct g a, b, other = {.weight = WEIGHT_ORDINARY};
 
+	setup(_i);
 	entersyscall(sleeper);
 	wake(&a);
 	ck_assert_int_eq(a.status, G_RUNNABLE);
@@ -108,11 +117,10 @@ END_TEST
 
 static void add(TCase *tc)
 {
-	tcase_add_checked_fixture(tc, setup, NULL);
-	tcase_add_test(tc, long_call);
-	tcase_add_test(tc, short_calls);
-	tcase_add_test(tc, instead_of_credit);
-	tcase_add_test(tc, for_the_queue);
+	tcase_add_loop_test(tc, long_call, 0, POLICIES);
+	tcase_add_loop_test(tc, short_calls, 0, POLICIES);
+	tcase_add_loop_test(tc, instead_of_credit, 0, POLICIES);
+	tcase_add_loop_test(tc, for_the_queue, 0, POLICIES);
 }
 
 int main(void)

@@ -12,21 +12,25 @@
 //      - nothing is called, no system call is made, nothing nondeterministic is read (rdtsc, rdrand, cpuid, ...);
 //      - something is loaded, and a conditional jump leaves the loop;
 //      - no register carries a value from one round to the next: each that is written in the body is written, on every path, before it
-//        is read. Counters, scans of strings and arrays, probes of hash tables, walks along lists and CAS loops that
-//        use the value that CAS brought all carry one;
-//      - nothing is stored, but by instructions that take a lock (next line).
-//      - loops inside it are waits themselves
+//        is read. Sums, scans of strings and arrays, probes of hash tables, walks along lists and CAS loops that
+//        use the value that CAS brought all carry one. Two kinds do not matter: one that only bounds the number of rounds (stepped
+//        by a constant, and compared with what stays the same), and one whose last value in each round comes from an
+//        unchanging address;
+//      - nothing is stored, but by instructions that take a lock (next line);
+//      - loops inside it, which begin anew in each round, load something: else they are a delay, or the work of a program that
+//        does nothing useful.
 //   3. as 2, with stores only by xchg, lock cmpxchg or lock bts of a value that is the same in each round: an immediate or a
 //      register that the loop does not write. For cmpxchg the expected value must be such a one as well: a loop that loads the old value,
 //      computes a new one and exchanges them makes progress, as does one that exchanges whatever is there for a constant.
 //
 // Counted: `while (!flag) pause`, `while (!flag)`, `while (p->q->flag)`, `while (xchg(&l, 1))`, `while (!cas(&l, 0, 1))`,
-// `lock bts; jc`, test-and-test-and-set (its inner loop), ticket wait after the xadd, spinning on a flag in -O0 code.
+// `lock bts; jc`, test-and-test-and-set (its inner loop), ticket wait after the xadd, spinning on a flag in -O0 code, `for (i = 0; i < 1000000; i++)
+// if (flag) break`, and waiting until a sum over an array is 0 (the I/O threads of redis, and its main thread).
 // Not counted: strlen, memchr, sums, list walks, hash probes, `while (!flag) n++`, `while (rdtsc() < end)`, atomic add by
 // CAS, stack push and pop by CAS, loops with calls or stores, `jmp .`.
 //
 // PLAIN_MAX: real waits are short, and compilers leave longer loops that repeat themselves but cannot be reached as such: in 100 MB of
-// code looked at, most finds above 48 bytes were those, and most below were waits.
+// code looked at, most finds above 64 bytes were those, and most below were waits.
 //
 // Rejected. Watching for progress by samples only (two samples at one PC): a hot computing loop looks the same.
 
@@ -35,7 +39,7 @@
 
 #include "insn.h"
 
-enum { REGS = ZYDIS_REGISTER_MAX_VALUE + 1, PLAIN_MAX = 48, INNER_MAX = 2 };
+enum { REGS = ZYDIS_REGISTER_MAX_VALUE + 1, PLAIN_MAX = 64 };
 
 struct body_insn {
 	uint64_t pc, next, target; // target: of direct jumps, in the loop or not
@@ -47,6 +51,7 @@ struct body_insn {
 // What the registers are at a place in the body.
 struct regs {
 	bool written[REGS];  // somewhere in the body
+	bool harmless[REGS]; // what it carries does not matter
 	bool killed[REGS];   // before this place, on every path of the round
 	bool constant[REGS]; // and with what is the same in each round
 };
@@ -165,7 +170,8 @@ static bool counts(ZydisRegister reg)
 // Does reading reg here bring a value from the round before?
 static bool carried(const struct regs *r, ZydisRegister reg)
 {
-	return counts(reg) && r->written[whole(reg)] && !r->killed[whole(reg)] && !r->killed[reg];
+	return counts(reg) && r->written[whole(reg)] && !r->killed[whole(reg)] && !r->killed[reg] &&
+	       !r->harmless[whole(reg)];
 }
 
 // The same in each round: not written in the loop, or with a constant before.
@@ -262,6 +268,87 @@ static bool decode(const struct loop *l, const struct body_insn *b, struct decod
 						   b->next - b->pc, &ret_x->d, ret_x->ops));
 }
 
+static bool is_write(const ZydisDecodedOperand *op)
+{
+	return is_reg(op) && op->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE && counts(op->reg.value);
+}
+
+static bool is_load(const ZydisDecodedOperand *op)
+{
+	return op->type == ZYDIS_OPERAND_TYPE_MEMORY && op->mem.type != ZYDIS_MEMOP_TYPE_AGEN &&
+	       op->actions & ZYDIS_OPERAND_ACTION_MASK_READ;
+}
+
+// The register that is changed by a constant, or none.
+static ZydisRegister stepped(const struct decoded *x)
+{
+	bool by_one = x->d.mnemonic == ZYDIS_MNEMONIC_INC || x->d.mnemonic == ZYDIS_MNEMONIC_DEC;
+	bool by_constant =
+		(x->d.mnemonic == ZYDIS_MNEMONIC_ADD || x->d.mnemonic == ZYDIS_MNEMONIC_SUB) &&
+		x->ops[1].type == ZYDIS_OPERAND_TYPE_IMMEDIATE;
+
+	return is_reg(&x->ops[0]) && x->ops[0].size >= 32 && (by_one || by_constant)
+		       ? whole(x->ops[0].reg.value)
+		       : ZYDIS_REGISTER_NONE;
+}
+
+// Compares a register with itself or with what the loop does not change.
+static bool compares_with_fixed(const struct regs *r, const struct decoded *x)
+{
+	const ZydisDecodedOperand *a = &x->ops[0], *b = &x->ops[1];
+
+	if ((x->d.mnemonic != ZYDIS_MNEMONIC_CMP && x->d.mnemonic != ZYDIS_MNEMONIC_TEST) ||
+	    !is_reg(a))
+		return false;
+	return b->type == ZYDIS_OPERAND_TYPE_IMMEDIATE ||
+	       (is_reg(b) && (a->reg.value == b->reg.value || !r->written[whole(b->reg.value)] ||
+			      !r->written[whole(a->reg.value)]));
+}
+
+// Is a register loaded from an address that the loop does not change?
+static bool loads_unchanging(const struct regs *r, const struct decoded *x)
+{
+	const ZydisDecodedOperand *from = &x->ops[1];
+
+	return x->d.mnemonic == ZYDIS_MNEMONIC_MOV && is_reg(&x->ops[0]) && x->ops[0].size >= 32 &&
+	       from->type == ZYDIS_OPERAND_TYPE_MEMORY && !r->written[whole(from->mem.base)] &&
+	       !r->written[whole(from->mem.index)];
+}
+
+// The two kinds of registers under 2. in the file header.
+static void find_harmless(const struct loop *l, struct regs *r)
+{
+	bool bounds[REGS] = {0}, other[REGS] = {0}, settled[REGS] = {0};
+
+	for (unsigned i = 0; i < l->n; i++) {
+		bool leads = i + 1 < l->n && l->body[i + 1].flow == FLOW_COND, fixed;
+		struct decoded x;
+		ZydisRegister step;
+
+		if (!in_loop(&l->body[i]) || !decode(l, &l->body[i], &x))
+			continue;
+		step = stepped(&x);
+		fixed = compares_with_fixed(r, &x);
+		for (unsigned k = 0; k < x.d.operand_count; k++) {
+			const ZydisDecodedOperand *op = &x.ops[k];
+
+			if (op->type == ZYDIS_OPERAND_TYPE_MEMORY)
+				other[whole(op->mem.base)] = other[whole(op->mem.index)] = true;
+			if (!is_reg(op) || !counts(op->reg.value))
+				continue;
+			if (fixed || (whole(op->reg.value) == step && leads))
+				bounds[whole(op->reg.value)] = true;
+			else if (whole(op->reg.value) != step)
+				other[whole(op->reg.value)] = true;
+			if (is_write(op))
+				settled[whole(op->reg.value)] =
+					l->body[i].sure && loads_unchanging(r, &x);
+		}
+	}
+	for (int i = 0; i < REGS; i++)
+		r->harmless[i] = (bounds[i] && !other[i]) || settled[i];
+}
+
 static bool reads(const struct regs *r, const struct decoded *x)
 {
 	for (unsigned i = 0; i < x->d.operand_count; i++) {
@@ -285,8 +372,7 @@ static void writes(struct regs *r, const struct decoded *x, bool sure)
 	for (unsigned i = 0; i < x->d.operand_count; i++) {
 		const ZydisDecodedOperand *op = &x->ops[i];
 
-		if (!is_reg(op) || !(op->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE) ||
-		    !counts(op->reg.value))
+		if (!is_write(op))
 			continue;
 		r->constant[whole(op->reg.value)] = constant;
 		if (!sure || op->actions & ZYDIS_OPERAND_ACTION_CONDWRITE)
@@ -297,38 +383,34 @@ static void writes(struct regs *r, const struct decoded *x, bool sure)
 	}
 }
 
-static bool waits(const struct loop *l, bool inner);
-
-// Do all loops inside this one wait, too? At most INNER_MAX are looked at.
-static bool inner_wait(const struct loop *l)
+static bool loads_between(const struct loop *l, uint64_t from, unsigned last)
 {
-	unsigned n = 0;
+	for (unsigned i = 0; i <= last; i++) {
+		struct decoded x;
 
+		if (l->body[i].pc < from || !decode(l, &l->body[i], &x))
+			continue;
+		for (unsigned k = 0; k < x.d.operand_count; k++)
+			if (is_load(&x.ops[k]))
+				return true;
+	}
+	return false;
+}
+
+static bool inner_loops_load(const struct loop *l)
+{
 	for (unsigned i = 0; i + 1 < l->n; i++) {
 		const struct body_insn *b = &l->body[i];
-		struct loop in;
 
-		if (!in_loop(b) || (b->flow != FLOW_COND && b->flow != FLOW_JUMP) ||
-		    b->target > b->pc || b->target <= l->top)
-			continue;
-		if (++n > INNER_MAX)
-			return false;
-		in.u = l->u;
-		in.dec = l->dec;
-		in.top = b->target;
-		in.end = b->next;
-		in.n = 0;
-		if (!read_body(&in))
-			return false;
-		find_paths(&in);
-		if (!waits(&in, true))
+		if (in_loop(b) && (b->flow == FLOW_COND || b->flow == FLOW_JUMP) &&
+		    b->target <= b->pc && b->target > l->top && !loads_between(l, b->target, i))
 			return false;
 	}
 	return true;
 }
 
-// Cases 2 and 3 of the file header. inner: do not look into loops inside loops inside this one.
-static bool waits(const struct loop *l, bool inner)
+// Cases 2 and 3 of the file header.
+static bool waits(const struct loop *l)
 {
 	struct regs r = {0};
 	struct decoded x;
@@ -337,7 +419,7 @@ static bool waits(const struct loop *l, bool inner)
 
 	for (unsigned i = 0; i < l->n; i++)
 		bytes += in_loop(&l->body[i]) ? l->body[i].next - l->body[i].pc : 0;
-	if (bytes > PLAIN_MAX || (!inner && !inner_wait(l)))
+	if (bytes > PLAIN_MAX || !inner_loops_load(l))
 		return false;
 
 	for (unsigned i = 0; i < l->n; i++) {
@@ -345,14 +427,11 @@ static bool waits(const struct loop *l, bool inner)
 			continue;
 		if (l->body[i].flow == FLOW_CALL || !decode(l, &l->body[i], &x) || is_opaque(&x))
 			return false;
-		for (unsigned k = 0; k < x.d.operand_count; k++) {
-			const ZydisDecodedOperand *op = &x.ops[k];
-
-			if (is_reg(op) && op->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE &&
-			    counts(op->reg.value))
-				r.written[whole(op->reg.value)] = true;
-		}
+		for (unsigned k = 0; k < x.d.operand_count; k++)
+			if (is_write(&x.ops[k]))
+				r.written[whole(x.ops[k].reg.value)] = true;
 	}
+	find_harmless(l, &r);
 	for (unsigned i = 0; i < l->n; i++) {
 		const struct body_insn *b = &l->body[i];
 		unsigned t;
@@ -380,7 +459,7 @@ static bool waits(const struct loop *l, bool inner)
 			    op->mem.segment != ZYDIS_REGISTER_FS &&
 			    op->mem.segment != ZYDIS_REGISTER_GS)
 				return false;
-			load |= (op->actions & ZYDIS_OPERAND_ACTION_MASK_READ) != 0;
+			load |= is_load(op);
 		}
 		writes(&r, &x, b->sure);
 	}
@@ -446,7 +525,7 @@ int spin_loop(const struct decoders *dec, const struct unit *u, uint64_t top, ui
 			(len >= 4 && (b[0] == 0xf2 || b[0] == 0x66) && b[1] == 0x0f &&
 			 b[2] == 0xae && (b[3] & 0xf8) == 0xf0);
 	}
-	if (!pause && !waits(&l, false))
+	if (!pause && !waits(&l))
 		return 0;
 	return mark_body(&l, marks);
 }

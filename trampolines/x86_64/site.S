@@ -117,6 +117,7 @@ site_pause:
 	.cfi_offset %rbp, -96
 	movq	%rsp, %rbp			// callee-saved: keeps the frame over the call
 	.cfi_def_cfa_register %rbp
+	movq	88(%rbp), %rdi			// where the stub goes on
 	andq	$-16, %rsp
 	cld					// as C code expects
 	call	site_waits

@@ -54,7 +54,7 @@ extern const char site_syscall_stubs[] __attribute__((visibility("hidden")));
 extern struct site_slot site_slots[2 * SITE_STUBS]
 	__attribute__((visibility("hidden"))); // pause first
 
-void site_waits(void) __attribute__((visibility("hidden")));
+void site_waits(uintptr_t from) __attribute__((visibility("hidden")));
 long site_call(const struct site_call *c) __attribute__((visibility("hidden")));
 extern const uint64_t site_gated[SITE_NUMBERS / 64] __attribute__((visibility("hidden")));
 

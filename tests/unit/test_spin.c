@@ -1,0 +1,171 @@
+// test_spin.c: who is said to wait by spinning, what that costs it, and what the report says of it.
+
+#include "unit.h"
+
+static struct g g;
+static int64_t charged;
+
+static void setup(void)
+{
+	unit_config();
+	memset(&g, 0, sizeof(g));
+	spin_reset_in_child();
+	lock_reset_in_child();
+	sched.demand = 1;
+	sched.nprocs = 1;
+}
+
+// A loop of tries is one of many on one object, without pauses in between.
+START_TEST(tries)
+{
+	int a, b, loops = 0;
+
+	for (int i = 0; i < 200; i++) {
+		ck_assert(!spin_tried(&g, &a)); // two objects in turn: no wait for one of them
+		ck_assert(!spin_tried(&g, &b));
+	}
+	for (int i = 0; i < 20; i++)
+		ck_assert(!spin_tried(&g, &a)); // too few
+	g.tries = 0;
+	// The machine may be busy: one run of tries in ten is fast enough.
+	for (int i = 0; i < 10000; i++)
+		loops += spin_tried(&g, &a);
+	ck_assert_int_gt(loops, 0);
+	g.tries = 0;
+	for (int i = 0; i < 100; i++) {
+		struct deadline d = os_deadline_in(3000000);
+		uint32_t never = 0;
+
+		ck_assert_msg(!spin_tried(&g, &a), "with something else in between");
+		if (i % 16 == 15)
+			os_futex_wait(&never, 0, &d);
+	}
+}
+END_TEST
+
+// Nobody waits for a P: only after a while.
+START_TEST(tries_alone)
+{
+	int a;
+	int64_t from, now;
+	bool found;
+
+	sched.demand = 0;
+	from = os_nanotime();
+	do {
+		found = spin_tried(&g, &a);
+		now = os_nanotime();
+	} while (!found && now - from < 10000000000);
+	ck_assert(found);
+	ck_assert_int_ge(now - from, 100000);
+}
+END_TEST
+
+static void charge(struct g *gp, int64_t ns, int64_t now)
+{
+	(void)gp, (void)now;
+	charged = ns;
+}
+
+static struct g *none(struct p *pp, bool *inherit)
+{
+	(void)pp, (void)inherit;
+	return NULL;
+}
+
+static bool always(void)
+{
+	return true;
+}
+
+// The report: most yields first, no more than asked for.
+START_TEST(top)
+{
+	struct spin_site sites[3];
+	struct lock_figures locks[2];
+
+	sched.policy = &(const struct policy){
+		.name = "test", .charge = charge, .pick = none, .empty = always};
+	for (uint32_t i = 0; i < 5; i++)
+		for (uint32_t k = 0; k <= (i * 2) % 5; k++) // 1 3 5 2 4
+			spin_yield(&g, 0x1000 + i, os_nanotime(), NULL);
+	ck_assert_uint_eq(stats.spin_yields, 15);
+	ck_assert_uint_eq(spin_top(sites, 3), 3);
+	ck_assert_uint_eq(sites[0].pc, 0x1002);
+	ck_assert_uint_eq(sites[0].yields, 5);
+	ck_assert_uint_eq(sites[1].pc, 0x1004);
+	ck_assert_uint_eq(sites[2].pc, 0x1001);
+	lock_count(NULL, LOCK_WAIT);
+	ck_assert_uint_eq(lock_top(locks, 2), 0);
+	lock_count(&locks[0], LOCK_WAIT);
+	lock_count(&locks[1], LOCK_WAIT);
+	lock_count(&locks[1], LOCK_SPARED);
+	lock_count(&locks[1], LOCK_OWNER_WAIT);
+	ck_assert_uint_eq(lock_top(locks, 2), 2);
+	ck_assert_ptr_eq(locks[0].addr, &locks[1]);
+	ck_assert_uint_eq(locks[0].n[LOCK_SPARED], 1);
+}
+END_TEST
+
+// The useless time of a wait that has just begun, and only of that.
+START_TEST(not_charged)
+{
+	struct p pp = {.word = P_SEQ_ONE | P_RUNNING, .g = &g};
+	int64_t start = os_nanotime() - 1000000;
+
+	sched.policy = &(const struct policy){
+		.name = "test", .charge = charge, .pick = none, .empty = always};
+	g.status = G_RUNNING;
+	g.p = &pp;
+	g.pseq = P_SEQ_ONE;
+	g.run_since = start;
+	tls.g = tls.self = &g;
+	spin_yield(&g, 0x1000, start + 400000, NULL); // alone: it keeps its P
+	ck_assert_int_ge(g.spun_ns, 600000);
+	ck_assert(gopark_begin(&g, WAIT_MUTEX));
+	ck_assert_int_le(charged, os_nanotime() - start - 600000);
+	ck_assert_int_eq(g.spun_ns, 0);
+	tls.g = tls.self = NULL;
+}
+END_TEST
+
+static int named_function_of_this_file(int x)
+{
+	return x * 3;
+}
+
+// Names come from the file, also those that are not exported. No file, no name.
+START_TEST(symbols)
+{
+	int (*volatile fn)(int) = named_function_of_this_file;
+	char path[4096];
+	long n = sys3(SYS_readlink, "/proc/self/exe", path, sizeof(path) - 1);
+	struct symbol s;
+	extern const char __ehdr_start[];
+
+	ck_assert_int_gt(n, 0);
+	path[n] = 0;
+	ck_assert(symbol_at(path, (uintptr_t)fn - (uintptr_t)__ehdr_start, &s));
+	ck_assert_str_eq(s.name, "named_function_of_this_file");
+	ck_assert_uint_eq(s.offset, 0);
+	ck_assert(!symbol_at(path, 1, &s));
+	ck_assert(!symbol_at("/nonexistent", 0x1000, &s));
+	ck_assert(!symbol_at("/proc/self/maps", 0x1000, &s));
+	ck_assert(!symbol_at("/", 0x1000, &s));
+}
+END_TEST
+
+static void add(TCase *tc)
+{
+	tcase_add_checked_fixture(tc, setup, NULL);
+	tcase_add_test(tc, tries);
+	tcase_add_test(tc, tries_alone);
+	tcase_add_test(tc, top);
+	tcase_add_test(tc, not_charged);
+	tcase_add_test(tc, symbols);
+}
+
+int main(void)
+{
+	return unit_run("spin", add);
+}

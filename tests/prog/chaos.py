@@ -20,7 +20,7 @@ HOGS = (1, 2, 3, 4)  # of these some were late by seconds when nobody looked for
 
 def run(args, seed=None, timeout=60, **settings):
     env = {k: v for k, v in os.environ.items() if not k.startswith("PREEMPT_")}
-    env["PREEMPT_CACHE_DIR"] = os.environ.get("PREEMPT_CACHE_DIR", "/nonexistent")
+    env["PREEMPT_CACHE_DIR"] = os.environ.get("PREEMPT_CACHE_DIR", "/proc/nonexistent")
     if seed is not None:
         env.update(LD_PRELOAD=lib, PREEMPT_CHAOS=str(seed), PREEMPT_PROCS="1", PREEMPT_DEADLOCK="abort")
     env.update(settings)

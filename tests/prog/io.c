@@ -571,7 +571,7 @@ CASE(io_errors)
 	for (int k = 0; k < 2; k++) {
 		CHECK_ERRNO(read(-1, &c, 1), EBADF);
 		CHECK_ERRNO(write(-1, &c, 1), EBADF);
-		CHECK_ERRNO(open("/nonexistent/file", O_RDONLY), ENOENT);
+		CHECK_ERRNO(open("/proc/nonexistent/file", O_RDONLY), ENOENT);
 		CHECK_ERRNO(accept(-1, NULL, NULL), EBADF);
 		CHECK_ERRNO(recv(-1, &c, 1, 0), EBADF);
 		CHECK_ERRNO(waitpid(-1, NULL, 0), ECHILD);

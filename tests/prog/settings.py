@@ -289,7 +289,7 @@ def stats_names():
         passes("odd_name", PREEMPT_STATS=f"{d}/s")
         with open(f"{d}/s", encoding="utf-8", errors="surrogateescape") as f:
             json.load(f)
-    err = passes("cond_ping_pong", PREEMPT_STATS="/nonexistent/dir/s")
+    err = passes("cond_ping_pong", PREEMPT_STATS="/proc/nonexistent/dir/s")
     want(len(err.splitlines()) == 1, err)
 
 

@@ -124,7 +124,7 @@ def case_input():
     path = write("input", "rate: 42\n")
     assert report("-n", "2", *METRIC, "--input", path, "--", "cat")["libpreempt"]["values"] == [42, 42]
     assert compare("-n", "1", "--", "sh", "-c", "! read x", text="something\n")[0] == 0
-    bad_usage("compare", "--library", LIBRARY, "--no-tables", "--input", "/nonexistent/x", "true", say="/nonexistent/x")
+    bad_usage("compare", "--library", LIBRARY, "--no-tables", "--input", "/proc/nonexistent/x", "true", say="/proc/nonexistent/x")
 
 
 def case_busy():

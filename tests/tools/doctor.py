@@ -140,11 +140,11 @@ def case_script():
 
 def case_not_found():
     """As env: 127 and 126, with the reason, also for what is no program."""
-    for name, rc, say in (("no-such-program", 127, "not found in PATH"), ("/nonexistent/x", 127, "No such file"),
+    for name, rc, say in (("no-such-program", 127, "not found in PATH"), ("/proc/nonexistent/x", 127, "No such file"),
                           ("/etc/passwd", 126, "not executable"), ("/tmp", 126, "not a program")):
         bad_usage("doctor", "--library", LIBRARY, name, rc=rc, say=say)
     bad_usage("doctor", "--nothing", say="--nothing")
-    bad_usage("doctor", "--library", "/nonexistent.so", say="/nonexistent.so")
+    bad_usage("doctor", "--library", "/proc/nonexistent.so", say="/proc/nonexistent.so")
     bad_usage("doctor", "--quantum=1", say="--quantum")
     with open("/dev/full", "w") as full:
         assert preempt("doctor", "--library", LIBRARY, stdout=full)[0] == 125

@@ -78,10 +78,10 @@ def case_exit_codes():
     """The program's own, and env's: 126 cannot be executed, 127 not found, 125 for the command itself."""
     assert with_library("run", "sh", "-c", "exit 3")[0] == 3
     assert with_library("run", "sh", "-c", "kill -9 $$")[0] == -9
-    for name, rc in (("no-such-program", 127), ("/nonexistent/x", 127), ("/etc/passwd", 126), ("/", 126)):
+    for name, rc in (("no-such-program", 127), ("/proc/nonexistent/x", 127), ("/etc/passwd", 126), ("/", 126)):
         got, out, err = with_library("run", name)
         assert got == rc and out == "" and err.startswith(f"preempt: {name}: "), (got, out, err)
-    lost = write("lost", "#!/nonexistent/sh\n", 0o755)
+    lost = write("lost", "#!/proc/nonexistent/sh\n", 0o755)
     rc, _, err = with_library("run", lost)
     assert rc == 127 and "interpreter" in err, (rc, err)
     # Options end with the program's name; what follows is the program's.
@@ -93,7 +93,7 @@ def case_errors():
     """What is wrong, and what to do; nothing is started."""
     bad_usage("run", say="no command given")
     bad_usage("run", "--nothing", "true", say="--nothing")
-    bad_usage("run", "--library", "/nonexistent.so", "true", say="/nonexistent.so")
+    bad_usage("run", "--library", "/proc/nonexistent.so", "true", say="/proc/nonexistent.so")
     spaced = os.path.join(tmp, "a b.so")
     write("a b.so", "")
     bad_usage("run", "--library", spaced, "true", say="space")

@@ -322,7 +322,7 @@ def case_damaged():
     run = report("--", "sh", "-c", f'echo "{{" >"$(dirname "$PREEMPT_STATS")/x"; '
                  f'echo "[1]" >"$(dirname "$PREEMPT_STATS")/y"; {prog}')["runs"][0]
     assert run["damaged"] == 2 and run["total"]["threads_created"] == 5, run
-    for bad in ("/nonexistent", "relative", tmp + "/per%pcent"):
+    for bad in ("/proc/nonexistent", "relative", tmp + "/per%pcent"):
         os.makedirs(tmp + "/per%pcent", exist_ok=True)
         assert report("--", prog, env={"TMPDIR": bad})["runs"][0]["total"]["threads_created"] == 5
 
@@ -333,7 +333,7 @@ def case_usage():
     for args, say in ((["-r", "0", "touch", mark], "--repeat 0"), (["-r", "x", "touch", mark], "--repeat x"),
                       ([], "no command"), (["--stats=x", "touch", mark], "--stats"),
                       (["--policy=x", "touch", mark], "--policy"),
-                      (["-o", "/nonexistent/x", "--no-tables", "touch", mark], "/nonexistent/x")):
+                      (["-o", "/proc/nonexistent/x", "--no-tables", "touch", mark], "/proc/nonexistent/x")):
         bad_usage("stat", *args, say=say)
     assert not os.path.exists(mark)
     with open("/dev/full", "w") as full:

@@ -343,7 +343,7 @@ def case_globs():
 def case_helper():
     """--helper says nothing, is at a low priority, and does what it can."""
     lock = locked(TRUE)
-    process = start("tables", "build", "--helper", "/nonexistent", "/etc/passwd", TRUE, OTHER)
+    process = start("tables", "build", "--helper", "/proc/nonexistent", "/etc/passwd", TRUE, OTHER)
     pid = worker_of(process)
     with open(f"/proc/{pid}/stat") as f:
         assert f.read().rsplit(")", 1)[1].split()[16] == str(max(5, os.nice(0)))
@@ -378,7 +378,7 @@ def case_dump():
     _, err = tables("dump", bad, want=1)
     assert "not a valid table" in err, err
     tables("dump", "/etc/passwd", want=1)
-    tables("dump", "/nonexistent", want=1)
+    tables("dump", "/proc/nonexistent", want=1)
 
 
 def case_json():
@@ -432,7 +432,7 @@ def case_run_never_fails():
         rc, out, err = preempt(*run, env=dict(env, PREEMPT_CACHE_DIR=bad))
         assert (rc, out) == (3, ""), (rc, out)
         assert len([e for e in err.splitlines() if e.startswith("preempt:")]) == 1, err
-    rc, out, err = preempt("run", "--library", LIBRARY, "--", "/nonexistent")
+    rc, out, err = preempt("run", "--library", LIBRARY, "--", "/proc/nonexistent")
     assert rc == 127 and err.count("\n") == 1, err
     lock = locked("/bin/sh")
     process = start(*run)

@@ -58,7 +58,7 @@ THREADS = """
         }
         if (argc > 2 && strcmp(argv[2], "exec") == 0) {
             getchar();
-            execl("/nonexistent", "x", NULL);
+            execl("/proc/nonexistent", "x", NULL);
             puts("failed");
             fflush(stdout);
             getchar();

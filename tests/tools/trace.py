@@ -567,7 +567,7 @@ def case_bad_path():
     """Where there can be no trace the program runs, after one line that says why."""
     prog = compiled("rounds", ROUNDS, "-pthread")
     write("taken", "something else")
-    for bad in "/nonexistent/t", "/dev/full", "/tmp", "taken":
+    for bad in "/proc/nonexistent/t", "/dev/full", "/tmp", "taken":
         rc, out, err = with_trace(prog, "2", "2", path=bad)
         assert rc == 0 and err.count("\n") == 1 and "PREEMPT_TRACE" in err and bad in err, (bad, err)
     assert read(path("taken")) == "something else"

@@ -309,7 +309,7 @@ START_TEST(system_directory)
 	ck_assert_int_eq(find(), 0);
 	ck_assert_int_eq(chmod(sys, 0777), 0);
 	ck_assert_int_eq(find(), -EPERM);
-	cache_system_dir = "/nonexistent/preempt";
+	cache_system_dir = "/proc/nonexistent/preempt";
 	ck_assert_int_eq(find(), -ENOENT);
 }
 END_TEST

@@ -211,7 +211,7 @@ START_TEST(bad_paths)
 	char text[16] = "";
 	int fd;
 
-	refused("/nonexistent/trace", "cannot make /nonexistent/trace: error 2");
+	refused("/proc/nonexistent/trace", "cannot make /proc/nonexistent/trace: error 2");
 	refused("/tmp", "cannot open /tmp");
 	refused("/dev/full", "not a plain file");
 	fd = open(path, O_RDWR | O_CREAT, 0600);

@@ -162,6 +162,12 @@ static struct g *chaos_pick(struct p *pp, bool *inherit)
 	return gp;
 }
 
+static bool chaos_take(struct g *gp)
+{
+	(void)gp;
+	return false; // what a waiter gets on with is drawn as well
+}
+
 static bool chaos_empty(void)
 {
 	return load_seq_cst(&sched.runq.size) ==
@@ -195,6 +201,7 @@ const struct policy policy_chaos = {
 	.global = true,
 	.enqueue = chaos_enqueue,
 	.pick = chaos_pick,
+	.take = chaos_take,
 	.empty = chaos_empty,
 	.drain = chaos_drain,
 	.slice = chaos_slice,

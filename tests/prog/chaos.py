@@ -98,7 +98,7 @@ def hogs():
     for seed in HOGS:
         r = run([planted, "hogs"], seed, timeout=100)
         print(f"seed {seed}: late by {r.stdout.strip()} ms of CPU time at most")
-        if r.returncode or int(r.stdout) > 500:  # 64 turns of 1 ms, and what sysmon is late
+        if r.returncode or int(r.stdout) > 1000:  # 64 turns of 1 ms, eight picks, and what sysmon is late
             fail("too late", r.stderr)
 
 

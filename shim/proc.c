@@ -423,13 +423,12 @@ static void run_again(struct g *gp, bool on_credit, enum ready_as as)
 		gp->grace_over = false;
 		store_relaxed(&gp->force, false);
 		store_relaxed(&gp->preempt, false);
-		store_relaxed(&gp->status, G_RUNNING);
+		xchg(&gp->status, G_RUNNING); // then sysmon_stray's load; pairs with watch_strays
 		gp->waiting = false;
+		sysmon_stray();
 		if (demand()) {
 			wakep(now);
 			sysmon_kick();
-		} else {
-			sysmon_stray(now);
 		}
 		critical_leave();
 		return;

@@ -336,8 +336,8 @@ static inline bool resched_waits(const struct p *pp)
 }
 void sysmon_spins(int64_t now); // slices are shorter from now on for a while
 void sysmon_reset_in_child(void);
-void sysmon_stray(int64_t now); // a G runs on credit; signal-safe
-void sysmon_notice(void);	// something else than demand is to be done now; signal-safe
+void sysmon_stray(void);  // a G runs on credit; signal-safe
+void sysmon_notice(void); // something else than demand is to be done now; signal-safe
 // For stw.c, by sysmon.
 int64_t signal_g(struct g *gp, const struct p *pp, uint64_t word, struct asking *asking,
 		 int64_t since, int64_t now, int64_t answered);

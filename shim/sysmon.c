@@ -22,20 +22,21 @@ enum {
 	TICK_MAX = 1500000, // ns; at slices of 1 ms their ends are looks enough
 	CONFIRM =
 		200000, // ns between the first look at a holder and the second, where holders block unseen
-	FRUITLESS = 20,		// looks before the interval starts to double
-	STRAY_LOOK = 5000000,	// ns between looks at strays while nobody waits for a P
-	STRAY_ALONE = 10000000, // ns of CPU time that they may use then
-	LINGER = 10,		// short sleeps without demand before the long one
-	SIGNAL_LOST = 20000000, // ns until a signal on its way is given up
-	UNSTARTED = 10000000,	// ns with a P until a thread is expected to have started
-	HASTE = 10,		// nice, below the program's
-	SLICE_SHORT = 1000000,	// ns
-	SLICE_SUSPECT = 200000, // ns
-	TAKEOVER = 40000,	// ns from sysmon's wake-up to the start of the next slice
-	BACKOFF_MIN = 50000,	// ns between a refusal and the next signal
-	BACKOFF_MAX = 5000000,	// ns
-	LOOK_MIN = 150000,	// ns of a slice before the holder is asked whether it spins
-	LOOK_TOGETHER = 30000,	// ns that a look may come sooner, with another one
+	FRUITLESS = 20,		 // looks before the interval starts to double
+	STRAY_LOOK = 5000000,	 // ns between looks at strays while nobody waits for a P,
+	STRAY_IDLE = 1000000000, // up to so many if they do nothing: one may wake unseen
+	STRAY_ALONE = 10000000,	 // ns of CPU time that they may use then
+	LINGER = 10,		 // short sleeps without demand before the long one
+	SIGNAL_LOST = 20000000,	 // ns until a signal on its way is given up
+	UNSTARTED = 10000000,	 // ns with a P until a thread is expected to have started
+	HASTE = 10,		 // nice, below the program's
+	SLICE_SHORT = 1000000,	 // ns
+	SLICE_SUSPECT = 200000,	 // ns
+	TAKEOVER = 40000,	 // ns from sysmon's wake-up to the start of the next slice
+	BACKOFF_MIN = 50000,	 // ns between a refusal and the next signal
+	BACKOFF_MAX = 5000000,	 // ns
+	LOOK_MIN = 150000,	 // ns of a slice before the holder is asked whether it spins
+	LOOK_TOGETHER = 30000,	 // ns that a look may come sooner, with another one
 	// Signals before it grows: a thread that is at safe points half of the time refuses them all once in 256.
 	INSIST = 8,
 };
@@ -46,9 +47,8 @@ static uint32_t stopping;
 static int tid;
 static int exit_status; // of sysmon; written before stopping is set
 
-// There are strays, though nobody waits for a P; when the next may say so. Hints.
+// 1: there may be strays that sysmon has not seen, though nobody waits for a P. Cleared by sysmon before it looks.
 static uint32_t strays_alone;
-static int64_t next_stray = INT64_MIN;
 
 // 1: in a short sleep, or about to. Whoever changes it to 0 wakes it.
 static uint32_t napping;
@@ -57,7 +57,8 @@ static struct {
 	int64_t tick;
 	int fruitless;
 	int64_t next_strays, latest_strays, next_resize, next_trace;
-	int64_t opaque_until; // holders blocked unseen not long ago
+	int64_t next_alone, alone; // look at strays then; ns from the last look
+	int64_t opaque_until;	   // holders blocked unseen not long ago
 	bool retook;
 } mon;
 
@@ -73,15 +74,12 @@ void sysmon_kick(void)
 // Ps may spin until it has done something, or it until another stray has, and while no queue says that there are too many
 // nobody would look (redis with 3 I/O threads: 0.57 of plain). Not as soon as where somebody waits: a queue means that Ps of
 // threads in system calls have to be taken, and that wastes part of them (a server of requests of 1 ms at 80 % load: 0.2 of
-// plain). Signal-safe.
-void sysmon_stray(int64_t now)
+// plain). Its status says so already. Signal-safe.
+void sysmon_stray(void)
 {
-	if (likely(now < load_relaxed(&next_stray)))
+	// seq_cst, the load too: pairs with watch_strays, which clears it and then looks at statuses.
+	if (likely(load_seq_cst(&strays_alone)) || xchg(&strays_alone, 1))
 		return;
-	store_relaxed(&next_stray, now + STRAY_LOOK);
-	if (load_relaxed(&strays_alone))
-		return;
-	store_relaxed(&strays_alone, 1);
 	sysmon_kick();
 }
 
@@ -426,11 +424,13 @@ static bool has_blocked(struct g *gp, int64_t cpu)
 static int64_t watch_strays(int64_t now)
 {
 	int64_t enough = demand() || config.credit > STRAY_ALONE ? config.credit : STRAY_ALONE;
-	bool active = false;
+	bool active = false, any = false;
 	int n = 0;
 
 	if (now < mon.next_strays)
 		return mon.latest_strays;
+	if (!demand())
+		xchg(&strays_alone, 0); // pairs with sysmon_stray
 	// acquire: pairs with gfree_refill
 	for (struct g *gp = load_acquire(&sched.allgs); gp; gp = gp->alllink, n++) {
 		int64_t cpu;
@@ -438,6 +438,7 @@ static int64_t watch_strays(int64_t now)
 
 		if (!is_stray(gp))
 			continue;
+		any = true;
 		cpu = os_thread_cputime(gp->tid);
 		if (gp->stray_seen != gp->run_since) {
 			gp->stray_seen = gp->run_since;
@@ -468,11 +469,21 @@ static int64_t watch_strays(int64_t now)
 		}
 		signal_g(gp, NULL, 0, &gp->asking, gp->stray_asked, now, now);
 	}
-	if (active || !demand())
-		store_relaxed(&strays_alone, active);
+	if (active)
+		store_relaxed(&strays_alone, 1);
+	mon.alone = active || !mon.alone ? STRAY_LOOK : earlier(2 * mon.alone, STRAY_IDLE);
+	mon.next_alone = any ? now + mon.alone : INT64_MAX;
 	mon.next_strays = now + n * US + (active ? 100 * US : mon.tick / 2);
 	mon.latest_strays = mon.next_strays + (active ? 0 : mon.tick);
 	return mon.latest_strays;
+}
+
+// The same while nobody waits for a P.
+static int64_t watch_strays_alone(int64_t now)
+{
+	if (load_relaxed(&strays_alone) || now >= mon.next_alone)
+		watch_strays(now);
+	return load_relaxed(&strays_alone) ? now + STRAY_LOOK : mon.next_alone;
 }
 
 // The number of Ps that the affinity mask and the cgroup allow now.
@@ -582,10 +593,7 @@ static void sysmon(void *arg)
 		if (!demand()) {
 			if (helper_running() || helper_calling())
 				modules_poll(now);
-			if (load_relaxed(&strays_alone)) {
-				watch_strays(now);
-				next = earlier(next, now + STRAY_LOOK);
-			}
+			next = earlier(next, watch_strays_alone(now));
 			if (++lingered > LINGER) {
 				sleep_deep(next);
 				lingered = load_relaxed(&strays_alone) ? LINGER : 0;
@@ -686,5 +694,5 @@ void sysmon_reset_in_child(void)
 	nap_ends = INT64_MIN;
 	stopping = 0;
 	tid = 0;
-	mon.next_strays = 0;
+	mon.next_strays = mon.next_alone = 0;
 }

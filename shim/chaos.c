@@ -72,13 +72,14 @@ void chaos_yield(struct g *gp)
 	gp->chaos_yields = false;
 }
 
-// sysmon, with one P: its holder has spun for too long, sleeps where nobody sees it, or is left alone.
-enum chaos_verdict chaos_judge(const struct p *pp, struct g *gp, int64_t now)
+// sysmon, with one P: its holder has spun for too long, *ret_end says since when, sleeps where nobody sees it, or is left alone.
+enum chaos_verdict chaos_judge(const struct p *pp, struct g *gp, int64_t now, int64_t *ret_end)
 {
 	static struct {
 		uint64_t word;
 		int64_t slice_start, began, cpu,
 			since; // the CPU clock at first, now, and for how long it has stood still
+		int64_t over;  // too long since then; or 0
 	} seen;
 	int64_t cpu = os_thread_cputime(gp->tid), start = load_relaxed(&pp->slice_start);
 	uint64_t word = load_relaxed(&pp->word);
@@ -91,13 +92,19 @@ enum chaos_verdict chaos_judge(const struct p *pp, struct g *gp, int64_t now)
 		seen.slice_start = start;
 		seen.began = cpu;
 		seen.cpu = -1;
+		seen.over = 0;
 	}
 	if (seen.cpu != cpu) {
 		seen.cpu = cpu;
 		seen.since = now;
 	}
-	if (cpu - seen.began >= (load_relaxed(&gp->chaos_hog) == calls ? SLICE_AGAIN : SLICE)) {
+	if (!seen.over &&
+	    cpu - seen.began >= (load_relaxed(&gp->chaos_hog) == calls ? SLICE_AGAIN : SLICE)) {
 		store_relaxed(&gp->chaos_hog, calls);
+		seen.over = now;
+	}
+	if (seen.over) {
+		*ret_end = seen.over; // grace, and force, are counted from there
 		return CHAOS_OVER;
 	}
 	return now - seen.since < ASLEEP ? CHAOS_SPARED : CHAOS_BLOCKED;

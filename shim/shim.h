@@ -118,7 +118,7 @@ void chaos_init(void); // after env_read
 void chaos_yield(struct g *gp);
 // sysmon. The clock says that the slice of gp, which holds pp, is over, or that it has been in a call since then.
 enum chaos_verdict { CHAOS_SPARED, CHAOS_BLOCKED, CHAOS_OVER };
-enum chaos_verdict chaos_judge(const struct p *pp, struct g *gp, int64_t now);
+enum chaos_verdict chaos_judge(const struct p *pp, struct g *gp, int64_t now, int64_t *ret_end);
 bool chaos_takes(const struct g *gp, int64_t since, int64_t now);
 
 // At calls that touch what threads share. gp may be NULL.

@@ -304,11 +304,8 @@ static int64_t watch_running(struct p *pp, uint64_t word, struct g *gp, int64_t 
 	    resched_waits(pp))
 		end = earlier(end, load_relaxed(&pp->resched_at));
 	if (chaos_repeats()) {
-		enum chaos_verdict v = chaos_judge(pp, gp, now);
-
-		if (v == CHAOS_SPARED)
+		if (chaos_judge(pp, gp, now, &end) == CHAOS_SPARED)
 			return now + MS;
-		end = v == CHAOS_OVER ? now : end;
 	}
 	first = gp->seq_seen != word;
 	// At the end of a slice shorter than a tick each look is the first, and would be for nothing. One that did not

@@ -144,7 +144,7 @@ int main(int argc, char **argv)
 		puts(steps);
 		return 0;
 	}
-	if (!strcmp(argv[1], "hogs")) {
+	if (!strcmp(argv[1], "hogs") && argc > 2) {
 		struct timespec ms = {0, 1000000};
 		long most = 0;
 		pthread_t t[8];
@@ -152,7 +152,7 @@ int main(int argc, char **argv)
 		for (int i = 0; i < 8; i++)
 			pthread_create(&t[i], NULL, hog, NULL);
 		// In CPU time of all, so a busy machine is no matter. At first each is let run for longer.
-		for (int i = 0; i < 300; i++) {
+		for (int i = 0; i < atoi(argv[2]); i++) {
 			long before = cpu_time(), took;
 
 			nanosleep(&ms, NULL);

@@ -14,7 +14,7 @@ import sys
 
 lib, planted, command, case = sys.argv[1:5]
 SEEDS, AGAIN, PLAIN = 200, 20, 1000
-CACHE = os.path.dirname(planted) + "/cache"
+CACHE = os.path.abspath(os.path.dirname(planted)) + "/cache"
 os.makedirs(CACHE, 0o700, exist_ok=True)
 # A 2-CPU machine that is busy with other things has such an accident now and then.
 PLAIN_MOST = 20

@@ -421,7 +421,16 @@ void lot_wake_moved(const void *mutex);
 // Arrive at a barrier for count: true for the one that completes the round and has woken the others;
 // the others return false after the round, having parked.
 bool lot_barrier(struct g *gp, const void *addr, unsigned count);
+// The same but for the waiting; in a critical section. False: gp is queued.
+bool lot_arrive(struct g *gp, const void *addr, unsigned count);
 void lot_reset_in_child(void);
+
+// --- apart.c: threads that are no Gs ------------------------------------------------------------------
+// As lot_barrier. gp: all 0, in the caller's frame; if that is left otherwise than by return, apart_leaves comes first.
+bool apart_barrier(struct g *gp, const void *addr, unsigned count);
+void apart_ready(struct g *gp); // it was taken out of its queue
+void apart_leaves(void);	// the calling thread jumps: none of its waits may be left queued
+void apart_reset_in_child(void);
 
 // --- lockshare.c: shares of a contended mutex --------------------------------------------------------
 // gp is about to wait for m; it has let go of it, and there are waiters: wakes one of them; it may not have it now.

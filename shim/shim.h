@@ -104,6 +104,11 @@ bool heap_reserve(struct heap *h, uint32_t n); // room for n in all; false: no m
 uint32_t heap_push(struct heap *h, int64_t key, struct g *gp);
 struct g *heap_take(struct heap *h, uint32_t i); // at[i], 0: the least
 
+// --- policies.c ------------------------------------------------------------------------------------
+uint32_t policy_number(const struct policy *policy);
+const struct policy *policy_numbered(uint32_t number); // NULL: there is none
+const struct policy *policy_named(const char *name);   // as above
+
 // --- policy_fair.c -------------------------------------------------------------------------------
 int64_t fair_clock(void); // the virtual time of the process
 

@@ -152,6 +152,13 @@ def case_json():
         assert len(look["ps"]) == 2
 
 
+def case_policy():
+    """The policy that the process has."""
+    for policy, env in ("go", {"PREEMPT_POLICY": "go"}), ("fair", {"PREEMPT_POLICY": "fair"}), ("chaos", {"PREEMPT_CHAOS": "7"}):
+        with Busy("0", **env) as b:
+            assert settled(b.pid)["policy"] == policy
+
+
 def case_rates():
     """Between two looks three busy threads share two Ps, times grow, and what waits does nothing."""
     with Busy("3") as b:

@@ -32,7 +32,7 @@ struct head {
 	uint32_t size; // of the file
 	int32_t pid;
 	uint32_t procs;
-	uint32_t fair;
+	uint32_t policy; // policies.c
 	int64_t quantum, start;
 };
 enum {
@@ -69,7 +69,7 @@ static bool fill(int fd)
 			    .size = FILE_SIZE,
 			    .pid = os_getpid(),
 			    .procs = load_relaxed(&sched.nprocs),
-			    .fair = sched.policy == &policy_fair,
+			    .policy = policy_number(sched.policy),
 			    .quantum = config.quantum,
 			    .start = sched.start_time};
 
@@ -141,14 +141,14 @@ int page_load(int fd, int *ret_pid)
 			return -EBADMSG;
 	}
 	if (head.size != FILE_SIZE || !str_eq(head.version, PREEMPT_VERSION) ||
-	    head.procs > MAX_PROCS)
+	    head.procs > MAX_PROCS || !policy_numbered(head.policy))
 		return -EBADMSG;
 	if (sys4(SYS_pread64, fd, &stats, sizeof stats, 0) != (long)sizeof stats ||
 	    sys4(SYS_pread64, fd, &histograms, sizeof histograms, AT_HISTOGRAMS) !=
 		    (long)sizeof histograms)
 		return -EBADMSG;
 	sched.nprocs = head.procs;
-	sched.policy = head.fair ? &policy_fair : &policy_go;
+	sched.policy = policy_numbered(head.policy);
 	sched.start_time = head.start;
 	config.quantum = head.quantum;
 	*ret_pid = head.pid;

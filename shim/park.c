@@ -387,7 +387,10 @@ int lot_ready_all(struct g *list)
 
 	for (struct g *next; list; list = next, n++) {
 		next = list->waitnext; // once readied, it may queue somewhere else
-		goready(list);
+		if (unlikely(list->apart))
+			apart_ready(list);
+		else
+			goready(list);
 	}
 	return n;
 }
@@ -482,14 +485,13 @@ void lot_wake_moved(const void *mutex)
 	critical_leave();
 }
 
-bool lot_barrier(struct g *gp, const void *addr, unsigned count)
+bool lot_arrive(struct g *gp, const void *addr, unsigned count)
 {
 	struct bucket *b = bucket_of(addr);
 	struct g *list = NULL;
 	unsigned here = 0;
 	bool last;
 
-	critical_enter();
 	bucket_lock(b);
 	for (struct g *w = b->head; w; w = w->waitnext)
 		here += w->waitaddr == addr;
@@ -503,17 +505,24 @@ bool lot_barrier(struct g *gp, const void *addr, unsigned count)
 		append(b, gp, addr);
 	}
 	bucket_unlock(b);
-	if (last) {
-		lot_ready_all(list);
-		critical_leave();
-	} else {
-		lot_wait(gp, WAIT_BARRIER, NULL, 0);
-	}
+	lot_ready_all(list);
 	return last;
+}
+
+bool lot_barrier(struct g *gp, const void *addr, unsigned count)
+{
+	critical_enter();
+	if (lot_arrive(gp, addr, count)) {
+		critical_leave();
+		return true;
+	}
+	lot_wait(gp, WAIT_BARRIER, NULL, 0);
+	return false;
 }
 
 void lot_reset_in_child(void)
 {
 	for (int i = 0; i < LOT_BUCKETS; i++)
 		lot[i] = (struct bucket){0};
+	apart_reset_in_child();
 }

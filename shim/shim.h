@@ -104,6 +104,11 @@ bool heap_reserve(struct heap *h, uint32_t n); // room for n in all; false: no m
 uint32_t heap_push(struct heap *h, int64_t key, struct g *gp);
 struct g *heap_take(struct heap *h, uint32_t i); // at[i], 0: the least
 
+// --- policies.c ------------------------------------------------------------------------------------
+uint32_t policy_number(const struct policy *policy);
+const struct policy *policy_numbered(uint32_t number); // NULL: there is none
+const struct policy *policy_named(const char *name);   // as above
+
 // --- policy_fair.c -------------------------------------------------------------------------------
 int64_t fair_clock(void); // the virtual time of the process
 
@@ -421,7 +426,16 @@ void lot_wake_moved(const void *mutex);
 // Arrive at a barrier for count: true for the one that completes the round and has woken the others;
 // the others return false after the round, having parked.
 bool lot_barrier(struct g *gp, const void *addr, unsigned count);
+// The same but for the waiting; in a critical section. False: gp is queued.
+bool lot_arrive(struct g *gp, const void *addr, unsigned count);
 void lot_reset_in_child(void);
+
+// --- apart.c: threads that are no Gs ------------------------------------------------------------------
+// As lot_barrier. gp: all 0, in the caller's frame; if that is left otherwise than by return, apart_leaves comes first.
+bool apart_barrier(struct g *gp, const void *addr, unsigned count);
+void apart_ready(struct g *gp); // it was taken out of its queue
+void apart_leaves(void);	// the calling thread jumps: none of its waits may be left queued
+void apart_reset_in_child(void);
 
 // --- lockshare.c: shares of a contended mutex --------------------------------------------------------
 // gp is about to wait for m; it has let go of it, and there are waiters: wakes one of them; it may not have it now.

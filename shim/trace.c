@@ -509,7 +509,7 @@ static bool map_file(void)
 				   .end = tr.size,
 				   .pid = sched.pid,
 				   .procs = load_relaxed(&sched.nprocs),
-				   .fair = sched.policy == &policy_fair,
+				   .policy = policy_number(sched.policy),
 				   .start = os_nanotime(),
 				   .realtime = os_clock(CLOCK_REALTIME),
 				   .quantum = config.quantum};

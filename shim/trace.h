@@ -28,7 +28,7 @@ struct trace_header {
 	uint64_t end;	      // of the chunks; what lies behind does not count
 	int32_t pid;
 	uint32_t procs;
-	uint32_t fair;	  // policy: 0 go, 1 fair
+	uint32_t policy;  // 0 go, 1 fair, 2 chaos
 	uint32_t state;	  // TRACE_SETTLED
 	int64_t start;	  // CLOCK_MONOTONIC, ns, as are all times here
 	int64_t realtime; // CLOCK_REALTIME at start

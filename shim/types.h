@@ -130,6 +130,7 @@ struct g {
 		waitfor; // the same, but stays when a waker has taken it from the queue: for the trace
 	const void *waitmutex; // on a condition variable: where a signal may move it, or NULL
 	uint8_t waitkind;      // LOT_*
+	bool apart;	       // a stand-in for a thread that is no G (apart.c)
 	bool waitmoved; // it was moved there by lot_signal or lot_broadcast: it has been signalled, no deadline counts
 	struct g *waitnext, *waitprev;
 
@@ -362,6 +363,8 @@ struct tls {
 	uintptr_t
 		deep; // in a call that passes through (deep_enter): stack pointer of its wrapper; else 0
 	struct g *vfork_g; // what g was before vfork
+	struct g *
+		apart; // apart.c: those that wait for this thread, the last one first, by schedlink
 	uint32_t vforked;  // > 0: between vfork and the return to its parent side
 	uint32_t no_adopt; // > 0: do not make this thread a G (dying, vfork child, in a handler)
 	bool sig_deferred; // one signal is held back until critical is 0, all others are masked

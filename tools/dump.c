@@ -233,13 +233,17 @@ static int dump_process(const struct options *o)
 	char root[64];
 	uint32_t nonce;
 	FILE *answer;
+	int r;
 
 	if (!target_parse(&target, o->target) || !target_find(&target))
 		return EXIT_FAILED;
 	if (getrandom(&nonce, sizeof(nonce), 0) != sizeof(nonce))
 		nonce = (uint32_t)getpid();
-	if (!target_ask(&target, (uint64_t)DUMP_MARK << 32 | nonce))
+	r = target_ask(&target, (uint64_t)DUMP_MARK << 32 | nonce);
+	if (r < 0) {
+		fprintf(stderr, "preempt: process %d %s\n", target.pid, target_error(r));
 		return EXIT_FAILED;
+	}
 	answer = wait_for_answer(target.pid, target.uid, nonce, o->seconds);
 	if (!answer)
 		return EXIT_FAILED;

@@ -225,8 +225,12 @@ int snapshot_take(const struct target *t, struct snapshot *ret)
 	for (int ms = 0; ms < PATIENCE_MS; ms += PAUSE_MS) {
 		if (ms % ASK_AGAIN_MS == 0 && !target_lives(t))
 			return -ESRCH;
-		if (ms % ASK_AGAIN_MS == 0 && !target_ask(t, (uint64_t)SNAPSHOT_MARK << 32))
-			return -ESRCH;
+		if (ms % ASK_AGAIN_MS == 0) {
+			r = target_ask(t, (uint64_t)SNAPSHOT_MARK << 32);
+			if (r < 0)
+				return r;
+			r = -ETIMEDOUT;
+		}
 		nanosleep(&pause, NULL);
 		if (!find_mapped(t, path, &ino))
 			continue;
@@ -245,15 +249,13 @@ int snapshot_take(const struct target *t, struct snapshot *ret)
 const char *snapshot_error(int error)
 {
 	switch (error) {
-	case -ESRCH:
-		return "has ended";
 	case -EPROTO:
 		return "runs with another version of libpreempt than this command";
 	case -ETIMEDOUT:
-		return "has not answered; it may be stopped, confined by seccomp, or have no "
+		return "has not answered; it may be stopped, or have no "
 		       "directory of its own (see PREEMPT_LOG=info)";
 	default:
-		return strerror(-error);
+		return target_error(error);
 	}
 }
 

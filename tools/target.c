@@ -52,7 +52,7 @@ static bool has_library(int pid)
 }
 
 // The library's thread, and the one signal that it takes; 0: there is none.
-static int find_sysmon(int pid, int *ret_signal)
+static int find_sysmon(int pid, int *ret_signal, bool *ret_deaf)
 {
 	const uint64_t never = 1ULL << (SIGKILL - 1) | 1ULL << (SIGSTOP - 1);
 	char path[320], comm[32];
@@ -74,6 +74,7 @@ static int find_sysmon(int pid, int *ret_signal)
 		if (!status_mask(path, "SigBlk", &blocked) || !status_mask(path, "SigCgt", &caught))
 			continue;
 		open = ~(blocked | never);
+		*ret_deaf = *ret_deaf || !open;
 		if (!open || open & (open - 1) || !(caught & open))
 			continue;
 		*ret_signal = __builtin_ctzll(open) + 1;
@@ -150,13 +151,23 @@ bool target_parse(struct target *t, const char *text)
 	return false;
 }
 
+static bool is_confined(int pid, int tid)
+{
+	char path[64];
+	uint64_t mode;
+
+	snprintf(path, sizeof path, "/proc/%d/task/%d/status", pid, tid);
+	return status_mask(path, "Seccomp", &mode) && mode;
+}
+
 // Everything but whether it has the library.
 static void look(struct target *t)
 {
 	t->uid = user_of(t->pid);
 	t->inner = inner_pid(t->pid);
 	target_comm(t->pid, t->pid, t->name);
-	t->sysmon = find_sysmon(t->pid, &t->signal);
+	t->sysmon = find_sysmon(t->pid, &t->signal, &t->deaf);
+	t->confined = t->sysmon && is_confined(t->pid, t->sysmon);
 }
 
 bool target_find(struct target *t)
@@ -173,12 +184,22 @@ bool target_find(struct target *t)
 		return false;
 	}
 	look(t);
-	if (t->sysmon)
+	if (t->sysmon && !t->confined)
 		return true;
-	fprintf(stderr,
-		"preempt: the threads of process %d are not scheduled (yet), or it runs with "
-		"PREEMPT_SIGNAL; PREEMPT_DUMP_SIGNAL and PREEMPT_STATS are other ways\n",
-		t->pid);
+	if (!t->sysmon && !t->deaf)
+		fprintf(stderr,
+			"preempt: the threads of process %d are not scheduled (yet): it has one "
+			"thread, "
+			"or does not let the library work\n",
+			t->pid);
+	else
+		fprintf(stderr,
+			"preempt: process %d %s; PREEMPT_DUMP_SIGNAL and PREEMPT_STATS are other "
+			"ways\n",
+			t->pid,
+			t->sysmon ? "is under a seccomp filter, so the library makes no files in it"
+				  : "runs with PREEMPT_SIGNAL, so the library's thread takes no "
+				    "signal");
 	return false;
 }
 
@@ -187,7 +208,7 @@ bool target_is_there(struct target *t)
 	if (kill(t->pid, 0) != 0 || !has_library(t->pid))
 		return false;
 	look(t);
-	return t->sysmon;
+	return t->sysmon && !t->confined;
 }
 
 bool target_lives(const struct target *t)
@@ -195,17 +216,31 @@ bool target_lives(const struct target *t)
 	return kill(t->pid, 0) == 0 || errno != ESRCH;
 }
 
-bool target_ask(const struct target *t, uint64_t value)
+int target_ask(const struct target *t, uint64_t value)
 {
 	siginfo_t info = {.si_signo = t->signal, .si_code = SI_QUEUE};
 
 	info.si_pid = getpid();
 	info.si_uid = getuid();
 	info.si_value.sival_ptr = (void *)(uintptr_t)value;
-	if (syscall(SYS_rt_tgsigqueueinfo, t->pid, t->sysmon, t->signal, &info) == 0)
-		return true;
-	fprintf(stderr, "preempt: process %d: %s\n", t->pid, strerror(errno));
-	return false;
+	return syscall(SYS_rt_tgsigqueueinfo, t->pid, t->sysmon, t->signal, &info) == 0 ? 0
+											: -errno;
+}
+
+const char *target_error(int error)
+{
+	if (error == -EPERM && is_confined(getpid(), getpid()))
+		return "cannot be sent a signal: this command is under a seccomp filter, which may "
+		       "forbid "
+		       "rt_tgsigqueueinfo";
+	switch (error) {
+	case -EPERM:
+		return "belongs to somebody else (Operation not permitted)";
+	case -ESRCH:
+		return "has ended";
+	default:
+		return strerror(-error);
+	}
 }
 
 static int by_pid(const void *a, const void *b)

@@ -10,6 +10,8 @@ struct target {
 	int pid;
 	int inner;	    // pid as it sees itself, in its container
 	int sysmon, signal; // the library's thread, and the one signal that it takes
+	bool deaf;	    // it is there, and takes none
+	bool confined;	    // that thread is under a seccomp filter
 	uid_t uid;
 	char name[32];
 };
@@ -17,7 +19,10 @@ struct target {
 // These say what is wrong in one line on stderr and return false.
 bool target_parse(struct target *t, const char *pid);
 bool target_find(struct target *t); // by pid
-bool target_ask(const struct target *t, uint64_t value);
+
+int target_ask(const struct target *t,
+	       uint64_t value); // 0 or -errno; target_error has words for it
+const char *target_error(int error);
 
 bool target_is_there(struct target *t); // as target_find, without a word
 bool target_lives(const struct target *t);

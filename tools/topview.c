@@ -565,7 +565,7 @@ static json_t *figures(const struct snapshot_head *h)
 	copy_histogram(&histograms.run_delay, &h->run_delay);
 	copy_histogram(&histograms.overshoot, &h->overshoot);
 	sched.nprocs = h->procs;
-	sched.policy = strcmp(h->policy, "fair") == 0 ? &policy_fair : &policy_go;
+	sched.policy = policy_named(h->policy);
 	sched.start_time = h->started;
 	config.quantum = h->quantum;
 	if (f && stats_write(fileno(f))) {

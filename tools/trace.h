@@ -31,6 +31,7 @@ const char *trace_parse(struct trace_file *t, const void *data, size_t size, con
 const char *trace_read(struct trace_file *t,
 		       const char *path); // of a file; also while it is written
 void trace_free(struct trace_file *t);
+const char *trace_policy(const struct trace_header *h);
 
 // All events by time; those of one ring in their true order.
 struct trace_walk {

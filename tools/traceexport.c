@@ -225,9 +225,8 @@ static void write_all(struct export *x)
 	fprintf(x->out,
 		"\n],\"otherData\":{\"pid\":%d,\"procs\":%u,\"policy\":\"%s\",\"quantum_ns\":%ld,"
 		"\"events\":%lu,\"lost_events\":%lu,\"error\":%d,\"settled\":%s,\"lost_by_ring\":[",
-		h->pid, h->procs, h->fair ? "fair" : "go", (long)h->quantum,
-		(unsigned long)x->t->events, (unsigned long)x->t->lost, h->error,
-		h->state & TRACE_SETTLED ? "true" : "false");
+		h->pid, h->procs, trace_policy(h), (long)h->quantum, (unsigned long)x->t->events,
+		(unsigned long)x->t->lost, h->error, h->state & TRACE_SETTLED ? "true" : "false");
 	for (uint32_t i = 0; i < h->nrings; i++)
 		fprintf(x->out, "%s%lu", i ? "," : "",
 			(unsigned long)(x->t->rings[i].lost + x->t->rings[i].unfinished));

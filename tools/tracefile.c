@@ -4,6 +4,7 @@
 // the numbers of events, their kinds and Ps. Of a process that still runs first the rings are copied, then the header is read, then chunks: what
 // was in the rings and no chunk has it now, was not written over in between.
 
+#include "../shim/shim.h"
 #include "trace.h"
 
 #include <errno.h>
@@ -236,6 +237,13 @@ const char *trace_read(struct trace_file *t, const char *path)
 	}
 	close(fd);
 	return why;
+}
+
+const char *trace_policy(const struct trace_header *h)
+{
+	const struct policy *policy = policy_numbered(h->policy);
+
+	return policy ? policy->name : "unknown";
 }
 
 void trace_free(struct trace_file *t)

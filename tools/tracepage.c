@@ -194,7 +194,7 @@ static void write_summary(const struct report *r, FILE *out)
 		"<h1>Trace of process %d</h1>\n<p>%s events in %s from %s; %u Ps, policy %s, "
 		"quantum "
 		"%s, %zu threads.</p>\n<p class=%s>Events: %s.</p>\n",
-		h->pid, count, span, when, h->procs, h->fair ? "fair" : "go", quantum, r->states.n,
+		h->pid, count, span, when, h->procs, trace_policy(h), quantum, r->states.n,
 		r->t->lost ? "bad" : "dim", trace_lost_text(r->t, lost));
 	if (!(h->state & TRACE_SETTLED))
 		fputs("<p class=dim>The process had not come to its end: it ran on, or was "

@@ -41,6 +41,8 @@ __attribute__((noinline)) static bool layout_known(void)
 
 static void jumps(const struct __jmp_buf_tag *env)
 {
+	if (unlikely(tls.apart))
+		apart_leaves();
 	if (unlikely(tls.frames || tls.deep || (tls.self && tls.self->masked)))
 		park_abandon(layout_known() ? stack_pointer(env) : LEAVES);
 	if (env->__mask_was_saved && load_relaxed(&sched.active) == PHASE_ACTIVE && !tls.vforked)

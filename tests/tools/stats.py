@@ -201,9 +201,18 @@ def case_bad_page():
     assert result(data)[0] == 0 and result(data)[1] in (5, 9)
     for wrong in (data[:-4096], data[:100], b"", data[:head] + b"X" + data[head + 1:],
                   data[:head + 8] + b"9.9.9" + data[head + 13:], data[:head + 40] + b"\xff" + data[head + 41:],
-                  data[:head + 48] + b"\xff" * 4 + data[head + 52:]):
+                  data[:head + 48] + b"\xff" * 4 + data[head + 52:],
+                  data[:head + 52] + b"\xff" * 4 + data[head + 56:]):
         assert result(wrong) == (1, None), result(wrong)
     assert result(b"\xff" * head + data[head:]) == (1, None)  # figures that cannot be are none
+
+
+def case_policy():
+    """Of a process that left its counters only, too, the policy is told that it had."""
+    prog = compiled("ends", ENDS, "-pthread")
+    for policy, args in ("go", ["--policy", "go"]), ("fair", ["--policy", "fair"]), ("chaos", ["--chaos", "7"]):
+        run = report(*args, "--", prog, "x")["runs"][0]
+        assert run["partial"] == 2 and {p["policy"] for p in run["processes"]} == {policy}, run
 
 
 def case_exit_codes():

@@ -3,6 +3,7 @@
 
 import re
 import shutil
+import threading
 
 from tool import *
 
@@ -152,28 +153,41 @@ def case_json():
         assert len(look["ps"]) == 2
 
 
+def case_policy():
+    """The policy that the process has."""
+    for policy, env in ("go", {"PREEMPT_POLICY": "go"}), ("fair", {"PREEMPT_POLICY": "fair"}), ("chaos", {"PREEMPT_CHAOS": "7"}):
+        with Busy("0", **env) as b:
+            assert settled(b.pid)["policy"] == policy
+
+
 def case_rates():
     """Between two looks three busy threads share two Ps, times grow, and what waits does nothing."""
     with Busy("3") as b:
         settled(b.pid)
-        first, second = looks("-n", "2", "-d", "2", b.pid)
-        old = {t["tid"]: t for t in first["threads"]}
-        spent = 0
-        for t in second["threads"]:
-            was = old[t["tid"]]
-            assert t["run_ns"] >= was["run_ns"] and t["cpu_ns"] >= was["cpu_ns"], (t, was)
-            if t["name"] == "busy" and t["tid"] != b.p.pid:
-                spent += t["run_ns"] - was["run_ns"]
-                assert 0 < t["run_share"] <= 1, t
-                assert t["run_ns"] + t["wait_ns"] > was["run_ns"] + was["wait_ns"], (t, was)
-            if t["name"] == "waiter":
-                assert t["run_share"] == 0 and t["in_state_ns"] > was["in_state_ns"] + 1e9
-        seconds = second["interval"]["seconds"]
-        # Two Ps, both in use all the time.
-        assert seconds > 1.9 and 1.5 < spent / 1e9 / seconds < 2.1, (spent, seconds)
-        assert second["interval"]["run_delays"] == \
-            second["run_delay_ns"]["count"] - first["run_delay_ns"]["count"] > 0
-        assert second["run_delay_ns"]["p50"] > 0 and second["preempt"]["requested"] > first["preempt"]["requested"]
+        for _ in range(10):
+            first, second = looks("-n", "2", "-d", "1", b.pid)
+            old = {t["tid"]: t for t in first["threads"]}
+            spent = 0
+            for t in second["threads"]:
+                was = old[t["tid"]]
+                assert t["run_ns"] >= was["run_ns"] and t["cpu_ns"] >= was["cpu_ns"], (t, was)
+                if t["name"] == "busy" and t["tid"] != b.p.pid:
+                    spent += t["run_ns"] - was["run_ns"]
+                    assert 0 <= t["run_share"] <= 1, t
+                    assert t["run_ns"] + t["wait_ns"] > was["run_ns"] + was["wait_ns"], (t, was)
+                if t["name"] == "waiter":
+                    assert t["run_share"] == 0 and t["in_state_ns"] > was["in_state_ns"] + 5e8
+            seconds, change = second["interval"]["seconds"], second["interval"]["run_delays"]
+            assert seconds > 0.9 and spent / 1e9 / seconds < 3.1, (spent, seconds)
+            assert change == second["run_delay_ns"]["count"] - first["run_delay_ns"]["count"] >= 0
+            # Two Ps, both in use all the time. On a machine that does not run us for a while a thread may lose its P, and runs
+            # beside the two others then.
+            if change > 0 and 1.5 < spent / 1e9 / seconds < 2.1 and \
+                    second["preempt"]["requested"] > first["preempt"]["requested"]:
+                break
+        else:
+            raise AssertionError(f"never two Ps: {spent} ns in {seconds} s")
+        assert second["run_delay_ns"]["p50"] > 0
 
 
 def case_stats():
@@ -222,7 +236,8 @@ def case_errors():
         bad_usage("top", "-b", b.pid, say="not scheduled (yet)")
         assert files() == []
     with Busy("1", PREEMPT_SIGNAL="SIGURG") as b:
-        bad_usage("top", "-b", b.pid, say="PREEMPT_SIGNAL")
+        bad_usage("top", "-b", b.pid, say="runs with PREEMPT_SIGNAL")
+        bad_usage("dump", b.pid, say="runs with PREEMPT_SIGNAL")
     if os.geteuid() == 0 and shutil.which("setpriv"):
         with Busy("1") as b:
             p = subprocess.run(["setpriv", "--reuid=65534", "--clear-groups", PREEMPT, "top", "-b", b.pid], text=True,
@@ -230,6 +245,66 @@ def case_errors():
             if "Permission denied" in p.stderr and p.returncode in (126, 127, 1):
                 return  # the build tree is not open to others
             assert p.returncode == 125 and "Operation not permitted" in p.stderr and not p.stdout, p
+
+
+# Executes a program under a seccomp filter that forbids rt_tgsigqueueinfo.
+FILTER = """
+    #include <errno.h>
+    #include <linux/filter.h>
+    #include <linux/seccomp.h>
+    #include <stddef.h>
+    #include <sys/prctl.h>
+    #include <sys/syscall.h>
+    #include <unistd.h>
+    int main(int argc, char **argv)
+    {
+        struct sock_filter f[] = {
+            BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+            BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_rt_tgsigqueueinfo, 0, 1),
+            BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+            BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+        };
+        struct sock_fprog p = {sizeof f / sizeof *f, f};
+        if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &p))
+            return 77;
+        execv(argv[1], argv + 1);
+        return 126;
+    }
+"""
+
+
+def case_confined():
+    """A process under a seccomp filter cannot be asked, nor can a command ask that is under one; both is said at once. What is
+    said to be another way is one."""
+    confine = compiled("filter", FILTER)
+    program = compiled("busy", THREADS, "-pthread")
+    if subprocess.run([confine, "/bin/true"], check=False).returncode == 77:
+        raise Skip("no seccomp")
+    with Busy("1") as b:
+        settled(b.pid)
+        for verb in "top", "dump":
+            p = subprocess.run([confine, PREEMPT, verb, b.pid, *(["-b"] if verb == "top" else [])], env=env, text=True,
+                               stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+            assert p.returncode == 125 and "this command is under a seccomp filter" in p.stderr and not p.stdout, p
+            assert p.stderr.count("\n") == 1, p.stderr
+    full = {**env, "PREEMPT_PROCS": "2", "PREEMPT_DUMP_SIGNAL": "SIGUSR2", "LD_PRELOAD": LIBRARY}
+    with subprocess.Popen([confine, program, "1"], env=full, text=True, cwd=tmp, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE) as p:
+        try:
+            assert p.stdout.readline() == "ready\n"
+            for args in ("top", "-b"), ("dump",):
+                bad_usage(*args, str(p.pid), say="is under a seccomp filter")
+            p.send_signal(signal.SIGUSR2)
+            watchdog = threading.Timer(60, p.kill)
+            watchdog.start()
+            text = ""
+            while "[pthread_mutex_lock" not in text or '"ho?[1mlder"' not in text:
+                line = p.stderr.readline()
+                assert line, text
+                text += line
+            watchdog.cancel()
+        finally:
+            p.kill()
 
 
 def case_without_pid():
@@ -440,10 +515,12 @@ def case_notice():
     """An idle process answers each time: none of many questions is lost on sysmon's way to sleep."""
     with Busy("0") as b:
         settled(b.pid)
-        began = time.monotonic()
-        assert len(looks("-n", "300", "-d", "0.05", b.pid)) == 300
-        # One that is lost is asked again after 0.3 s; on a quiet machine all take 16 s.
-        print(time.monotonic() - began)
+        # One that is lost is asked again after 0.3 s; on a quiet machine all take 16 s, on a busy one there are fewer.
+        began, n = time.monotonic(), 0
+        while n < 300 and time.monotonic() - began < 40:
+            assert len(looks("-n", "25", "-d", "0.05", b.pid)) == 25
+            n += 25
+        print(n, time.monotonic() - began)
 
 
 if __name__ == "__main__":

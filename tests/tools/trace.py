@@ -270,6 +270,20 @@ def case_export():
     assert any(e.get("cat") == "call" and "nanosleep" in e["name"] for e in d["traceEvents"])
 
 
+def case_policy():
+    """Each trace says under which policy it was made."""
+    prog = compiled("rounds", ROUNDS, "-pthread")
+    for policy, env in ("go", {"PREEMPT_POLICY": "go"}), ("fair", {"PREEMPT_POLICY": "fair"}), ("chaos", {"PREEMPT_CHAOS": "7"}):
+        record(prog, "2", "5", env=env)
+        assert json.loads(good(preempt("trace", "export", "t"))[0])["otherData"]["policy"] == policy
+        assert f"policy {policy}," in good(preempt("trace", "report", "-o", "-", "t"))[0]
+    with open(path(), "rb") as f:
+        whole = f.read()
+    with open(path("other"), "wb") as f:
+        f.write(whole[:56] + b"\xff" + whole[57:])  # one that there is not yet
+    assert "policy unknown," in good(preempt("trace", "report", "-o", "-", "other"))[0]
+
+
 def case_report():
     """The page: all figures in plain tables, nothing from elsewhere, names of threads and locks."""
     prog = compiled("rounds", ROUNDS, "-pthread", "-g")

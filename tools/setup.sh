@@ -66,7 +66,7 @@ configure_and_build() {
 
 # What some tests run beside the library. They are skipped where it cannot be had.
 companions=(g++ strace nginx-light golang-go nodejs libjemalloc2 libmimalloc2.0 libtcmalloc-minimal4
-	libeatmydata1 libfaketime libboost-context-dev libtbb-dev libomp-dev libclang-rt-14-dev
+	libeatmydata1 libfaketime gnuplot-nox valgrind libboost-context-dev libtbb-dev libomp-dev libclang-rt-14-dev
 	tmux systemtap-sdt-dev bpftrace)
 
 base=(gcc libc6-dev meson ninja-build pkg-config python3 binutils libelf-dev libdwarf-dev libzydis-dev

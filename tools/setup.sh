@@ -193,6 +193,12 @@ run_tests() {
 	((rc)) && tail -n 30 "$logs/sanitize.log"
 	result "unit tests with AddressSanitizer and UndefinedBehaviorSanitizer" $rc
 
+	say "fuzzers, some seconds each"
+	tests/fuzz/run -c -s 4 >"$logs/fuzz.log" 2>&1
+	rc=$?
+	((rc)) && grep -v 'Uses:' "$logs/fuzz.log" | tail -n 30
+	result "fuzzers" $rc
+
 	printf '%d passed, %d failed' $passed $failed
 	((skipped)) && printf ', %d skipped' $skipped
 	echo

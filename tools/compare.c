@@ -469,5 +469,6 @@ int cmd_compare(int argc, char **argv)
 	sample_free(&r.shim);
 	sample_free(&r.ratio);
 	sample_free(&r.logs);
+	metric_free(&c.metric);
 	return status;
 }

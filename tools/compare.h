@@ -13,6 +13,7 @@ struct metric {
 	bool lower; // is better
 };
 const char *metric_compile(struct metric *m, const char *text); // NULL, or what is wrong
+void metric_free(struct metric *m);
 // The last match in text. NULL, or what is wrong, in a buffer of this function's.
 const char *metric_find(const struct metric *m, const char *text, double *ret);
 

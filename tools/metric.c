@@ -23,6 +23,13 @@ const char *metric_compile(struct metric *m, const char *text)
 			     : "needs one group ( ) around the figure";
 }
 
+void metric_free(struct metric *m)
+{
+	if (m->text)
+		regfree(&m->re);
+	m->text = NULL;
+}
+
 const char *metric_find(const struct metric *m, const char *text, double *ret)
 {
 	static char why[300];

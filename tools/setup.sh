@@ -66,7 +66,7 @@ configure_and_build() {
 
 # What some tests run beside the library. They are skipped where it cannot be had.
 companions=(g++ strace nginx-light golang-go nodejs libjemalloc2 libmimalloc2.0 libtcmalloc-minimal4
-	libeatmydata1 libfaketime libboost-context-dev libtbb-dev libomp-dev libclang-rt-14-dev
+	libeatmydata1 libfaketime gnuplot-nox valgrind libboost-context-dev libtbb-dev libomp-dev libclang-rt-14-dev
 	tmux systemtap-sdt-dev bpftrace)
 
 base=(gcc libc6-dev meson ninja-build pkg-config python3 binutils libelf-dev libdwarf-dev libzydis-dev
@@ -192,6 +192,12 @@ run_tests() {
 	rc=$?
 	((rc)) && tail -n 30 "$logs/sanitize.log"
 	result "unit tests with AddressSanitizer and UndefinedBehaviorSanitizer" $rc
+
+	say "fuzzers, some seconds each"
+	tests/fuzz/run -c -s 4 >"$logs/fuzz.log" 2>&1
+	rc=$?
+	((rc)) && grep -v 'Uses:' "$logs/fuzz.log" | tail -n 30
+	result "fuzzers" $rc
 
 	printf '%d passed, %d failed' $passed $failed
 	((skipped)) && printf ', %d skipped' $skipped

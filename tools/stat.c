@@ -544,5 +544,9 @@ int cmd_stat(int argc, char **argv)
 			r = i;
 	}
 	figures_end();
-	return child_exit(&runs[r].child);
+	status = child_exit(&runs[r].child);
+	for (int i = 0; i < n; i++)
+		figures_free(&runs[i].figures);
+	free(runs);
+	return status;
 }

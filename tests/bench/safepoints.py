@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from common import Failure, environment, execute, interval, parse_metrics, spread
+from noise import Machine
 
 HERE = Path(__file__).resolve().parent
 THREADS, PROCS = 8, 2
@@ -302,13 +303,17 @@ def run_rows(names, opts, show):
     broken = False
     try:
         for name in names:
+            here = Machine()
             try:
                 found = [f.result() for f in ROWS[name](bench)]
             except (Failure, OSError, KeyError, ValueError) as e:
                 print(f"{name}: {type(e).__name__}: {e}", file=sys.stderr)
                 broken = True
                 continue
+            quiet = here.finish([])["quiet"]
             for r in found:
+                if r["verdict"] and not quiet:
+                    r["verdict"] = "noisy"
                 show(r)
             results += found
     finally:

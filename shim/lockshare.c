@@ -15,6 +15,9 @@
 // A free mutex must not stay unused because the others do something else. So a barred G looks every LOOK whether anybody took the mutex
 // since; if not, the others had their opportunity, and the debt is forgiven. At worst it loses LOOK for each SLICE.
 //
+// Nobody is charged for a time in which nobody waited: from when one comes, after a while without, or is moved there by a signal of a condition. (A main
+// thread that gave work to others was charged for all of its time, as it found those waiting whom its own signals had moved. nginx ran at 0.36 of plain.)
+//
 // Nothing is accounted for before a thread has waited: an uncontended mutex costs a load and a compare.
 //
 // Rejected: charging from lock to unlock (two clocks for each pair, contended or not); a queue that hands the mutex over at each unlock once a
@@ -30,6 +33,7 @@ enum {
 	SLICE = 1000000, // ns that a G may have more than one that waits
 	DEBT = 20,	 // slices counted at most
 	LOOK = 100000,	 // ns
+	WOKEN = 100000,	 // ns that one who was woken for the mutex may take to find it locked again
 	STALE = 5000000, // ns without an unlock that found waiters: the account is free for another mutex
 	FEW = 8,	 // waiters that are looked at
 	SELDOM = 16, // of so many unlocks one is looked at while all waiters are barred
@@ -60,16 +64,36 @@ static int64_t used(struct bucket *b, struct g *gp)
 	return gp->used;
 }
 
+// Does somebody wait for m who is not barred? The bucket's lock must be held.
+static bool is_wanted(const struct bucket *b, const void *m)
+{
+	for (const struct g *w = b->head; w; w = w->waitnext)
+		if (w->waitaddr == m && w->waitkind != LOT_BARRED)
+			return true;
+	return false;
+}
+
 void share_waits(struct g *gp, const void *m)
 {
 	struct bucket *b = bucket_of(m);
+	int64_t now;
 
 	if (!sched.policy->shares_locks)
 		return;
 	bucket_lock(b);
-	if (account(b, m, os_nanotime()))
+	now = os_nanotime();
+	if (account(b, m, now)) {
 		(void)used(b, gp);
+		if (now - b->last > WOKEN && !is_wanted(b, m))
+			b->last = now - WOKEN;
+	}
 	bucket_unlock(b);
+}
+
+void share_moves(struct bucket *b, const void *m)
+{
+	if (b->shared == m && !is_wanted(b, m))
+		b->begins = true;
 }
 
 // Takes out the first waiter for m, and who was barred and has no more than the least now. The least is looked for among gp's and
@@ -134,6 +158,9 @@ void share_released(struct g *gp, const void *m)
 	shares = account(b, m, now);
 	if (shares) {
 		(void)used(b, gp);
+		if (b->begins)
+			b->last = now;
+		b->begins = false;
 		gp->used += now - b->last;
 		b->last = now;
 		list = let_in(b, gp, m);

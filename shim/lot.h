@@ -17,6 +17,7 @@ struct bucket {
 	const void *shared;
 	int64_t clock; // the least that somebody who waited for it had had; never goes back
 	int64_t last;  // until when its use is accounted for
+	bool begins;   // since then nobody had waited, until one was moved there
 } __attribute__((aligned(64)));
 extern struct bucket lot[LOT_BUCKETS];
 
@@ -50,6 +51,9 @@ static inline bool lot_all_barred(const struct bucket *b)
 
 	return n >> 32 == (uint32_t)n;
 }
+
+// Somebody is about to be moved to the queue of m. The bucket's lock must be held.
+void share_moves(struct bucket *b, const void *m);
 
 // The caller holds the bucket's lock, and is in a critical section until all whom it has taken out are readied.
 void lot_remove(struct bucket *b, struct g *gp);

@@ -419,6 +419,7 @@ static void move_to_mutex(struct g *gp)
 	struct bucket *b = bucket_of(gp->waitmutex);
 
 	bucket_lock(b);
+	share_moves(b, gp->waitmutex);
 	gp->waitkind = LOT_ANY;
 	gp->waitmoved = true;
 	append(b, gp, gp->waitmutex);

@@ -7,7 +7,7 @@
 enum { US = 1000, MS = 1000000 };
 
 static struct g hog, other, third;
-static int mutex; // only its address counts
+static int mutex, cond; // only their addresses count
 static int64_t now;
 
 static int fake_clock(clockid_t clock, struct timespec *ts)
@@ -134,6 +134,43 @@ START_TEST(debt_is_bounded)
 }
 END_TEST
 
+// A thread that gives work to another by a condition, with the mutex locked, finds that one waiting for the mutex as it lets go of it. It has
+// not held it for all the time since it did so last.
+START_TEST(moved_by_a_signal)
+{
+	for (int i = 0; i < 100; i++) {
+		other.waitmutex = &mutex;
+		lot_enqueue(&other, &cond, LOT_ANY);
+		now += 200 * US;
+		ck_assert(lot_signal(&cond, &mutex));
+		ck_assert(!woken(&other));
+		holds(&hog, 1 * US);
+		ck_assert(woken(&other));
+		ck_assert_ptr_null(hog.barred);
+	}
+}
+END_TEST
+
+// Who finds another waiting now and then is charged for those waits, not for the time between them.
+START_TEST(waited_for_seldom)
+{
+	int barred = 0;
+
+	for (int i = 0; i < 100; i++) {
+		now += 500 * US;
+		waits(&other, LOT_ANY);
+		holds(&hog, 1 * US);
+		ck_assert(woken(&other));
+		if (!hog.barred)
+			continue;
+		barred++;
+		hog.barred = NULL;
+		hog.shared = NULL; // forgiven: nobody takes the mutex meanwhile
+	}
+	ck_assert_int_le(barred, 100 * 101 / 1000 + 1);
+}
+END_TEST
+
 // Under policy go an unlock wakes the first waiter and bars nobody.
 START_TEST(not_under_go)
 {
@@ -154,6 +191,8 @@ static void add(TCase *tc)
 	tcase_add_test(tc, nobody_is_lost);
 	tcase_add_test(tc, seldom);
 	tcase_add_test(tc, debt_is_bounded);
+	tcase_add_test(tc, moved_by_a_signal);
+	tcase_add_test(tc, waited_for_seldom);
 	tcase_add_test(tc, not_under_go);
 }
 

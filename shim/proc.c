@@ -232,7 +232,7 @@ static void stray_ends(struct g *gp, const struct p *lost, int64_t now)
 {
 	int64_t since = gp->run_since, held = 0, alone;
 
-	if (!sched.policy->charge || !since)
+	if (!since)
 		return;
 	if (lost) {
 		held = gp->retaken_at - since;
@@ -246,7 +246,9 @@ static void stray_ends(struct g *gp, const struct p *lost, int64_t now)
 			cpu = os_thread_cputime(gp->tid) - load_relaxed(&gp->cpu_seen);
 		alone = cpu > config.credit && cpu < alone ? cpu : config.credit;
 	}
-	sched.policy->charge(gp, held + alone, now);
+	gp->run_ns += (uint64_t)(held + alone); // no less than snapshot.c has said so far
+	if (sched.policy->charge)
+		sched.policy->charge(gp, held + alone, now);
 }
 
 // Nobody watches those who run on credit while nobody waits for a P. If each of them computes for long between its waits, as
@@ -646,7 +648,7 @@ void exitsyscall_slow(struct g *gp)
 	struct p *had = gp->p;
 
 	// A call that began with a P: it was computing until then.
-	if (had && sched.policy->charge)
+	if (had)
 		(void)load_acquire(&had->word); // pairs with retakep: retaken_at is set
 	critical_enter();
 	if (load_relaxed(&sched.active) != PHASE_DORMANT)

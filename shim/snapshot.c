@@ -280,6 +280,20 @@ static int owner_of(const struct g *gp, uint32_t threads)
 	return tid;
 }
 
+// What it has run for since then at least, having lost its P on the way or never had one. As stray_ends, so that the sum grows.
+static int64_t stray_runs(const struct g *gp, int64_t since, int64_t now)
+{
+	int64_t retaken = load_relaxed(&gp->retaken_at), held, alone;
+
+	if (!since)
+		return 0;
+	held = load_relaxed(&gp->p) && retaken > since ? retaken - since : 0;
+	alone = now - since - held;
+	if (alone > config.credit)
+		alone = config.credit;
+	return held + (alone > 0 ? alone : 0);
+}
+
 static void write_thread(struct snapshot_thread *t, const struct g *gp, uint32_t status,
 			 uint32_t threads, int64_t now)
 {
@@ -301,7 +315,7 @@ static void write_thread(struct snapshot_thread *t, const struct g *gp, uint32_t
 		   (load_relaxed(&gp->handlers) ? SNAPSHOT_HANDLER : 0);
 	switch ((enum g_status)status) {
 	case G_RUNNING:
-		runs = since ? now - since : 0;
+		runs = since && pp ? now - since : stray_runs(gp, since, now);
 		t->flags |= pp ? 0 : SNAPSHOT_STRAY;
 		break;
 	case G_RUNNABLE:
@@ -311,7 +325,7 @@ static void write_thread(struct snapshot_thread *t, const struct g *gp, uint32_t
 		break;
 	case G_SYSCALL:
 		// It may hold its P: then it is charged for it.
-		runs = since && pp ? now - since : 0;
+		runs = since && pp ? now - since : stray_runs(gp, since, since);
 		since = call_since(gp, pp, word, now);
 		if (load_relaxed(&gp->joins)) {
 			t->flags |= SNAPSHOT_JOINS;

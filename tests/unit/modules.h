@@ -27,6 +27,8 @@ static struct made {
 	struct table table;
 } store[16];
 static int nstore, opens, starts, asked, unread;
+static pthread_t tester;
+static _Atomic(int) opened_here; // by who polls
 static bool runs, ends;
 static useconds_t slow; // to open a file
 static char paths[64][256];
@@ -34,6 +36,7 @@ static char paths[64][256];
 int cache_open(const struct module_id *id, struct table *ret_table, size_t *ret_size)
 {
 	opens++;
+	opened_here += pthread_equal(pthread_self(), tester) != 0;
 	usleep(slow);
 	for (int i = 0; i < nstore; i++) {
 		struct made *m = &store[i];
@@ -130,14 +133,16 @@ void helper_reset_in_child(void)
 
 // --- helpers ------------------------------------------------------------------------------------------
 
-// Call modules_poll as sysmon does. Returns when it wants to be called again, from now.
+// Call modules_poll as sysmon does. Returns when it wants to be called again, from the last call on: this thread may stand still
+// behind it.
 static int64_t poll_for(int ms)
 {
-	int64_t end = os_nanotime() + (int64_t)ms * MS_NS, next = 0;
+	int64_t end = os_nanotime() + (int64_t)ms * MS_NS, next = 0, now;
 
 	do {
 		usleep(300);
-		next = modules_poll(os_nanotime()) - os_nanotime();
+		now = os_nanotime();
+		next = modules_poll(now) - now;
 	} while (os_nanotime() < end);
 	return next;
 }
@@ -240,6 +245,17 @@ static void unload_unseen(struct plugin p)
 	ck_assert_int_eq(dlclose(p.handle), 0);
 }
 
+static const struct table *find(struct plugin p);
+
+// As soon as sysmon has it. The bound is for machines that do nothing for seconds.
+static const struct table *find_soon(struct plugin p)
+{
+	for (int i = 0; i < 3000 && !find(p); i++)
+		poll_for(5);
+	ck_assert_ptr_nonnull(find(p));
+	return find(p);
+}
+
 static const struct table *find(struct plugin p)
 {
 	uintptr_t bias = 1;
@@ -252,6 +268,7 @@ static const struct table *find(struct plugin p)
 
 static void setup(void)
 {
+	tester = pthread_self();
 	unit_config();
 	modules_find_object =
 		(modules_find_object_fn *)dlvsym(RTLD_DEFAULT, "_dl_find_object", "GLIBC_2.35");

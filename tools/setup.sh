@@ -199,6 +199,12 @@ run_tests() {
 	((rc)) && grep -v 'Uses:' "$logs/fuzz.log" | tail -n 30
 	result "fuzzers" $rc
 
+	say "coverage"
+	tests/coverage 88 >"$logs/coverage.log" 2>&1
+	rc=$?
+	tail -n 1 "$logs/coverage.log"
+	result "the tests reach 88 % of the lines of the core" $rc
+
 	printf '%d passed, %d failed' $passed $failed
 	((skipped)) && printf ', %d skipped' $skipped
 	echo

@@ -21,6 +21,7 @@ enum {
 	AGE = 8,
 	FAR = 64, // Gs looked at
 	PASSED = 4,
+	LEAD = 2000000, // ns
 };
 
 void spinq_progress(struct spinq *q)
@@ -41,16 +42,42 @@ static bool may_gain(const struct spinq *q, const struct g *gp)
 	return gp->spin_looked != q->progress && !gp->spin_sampled;
 }
 
+// The most virtual time that one may have to come in its turn: that of the others, on average, and LEAD.
+static int64_t bound(const struct spinq *q)
+{
+	int64_t base = q->all.head->vtime, sum = 0;
+	uint32_t n = 0;
+
+	for (const struct g *gp = q->all.head; gp && n < FAR; gp = gp->schedlink, n++)
+		sum += gp->vtime - base;
+	return base + sum / n + LEAD;
+}
+
+// Who looked longest ago, or looks for the first time.
+static struct g *oldest(const struct spinq *q, int64_t most)
+{
+	uint32_t n = 0;
+
+	for (struct g *gp = q->all.head; gp && n < FAR; gp = gp->schedlink, n++)
+		if (gp->vtime <= most)
+			return gp;
+	return q->all.head;
+}
+
 // taken: the CPUs on which holders of other Ps run (cpu_bit). It stays in the queue.
 struct g *spinq_choose(struct spinq *q, uint64_t taken)
 {
 	struct g *first = NULL, *here = NULL;
 	uint32_t n = 0;
+	int64_t most;
 
-	if (q->turns++ % AGE == 0)
+	if (!q->all.head || q->turns++ % (AGE * FAR) == 0)
 		return q->all.head;
+	most = bound(q);
+	if (q->turns % AGE == 0)
+		return oldest(q, most);
 	for (struct g *gp = q->all.head; gp && n < FAR; gp = gp->schedlink, n++) {
-		if (!may_gain(q, gp))
+		if (!may_gain(q, gp) || gp->vtime > most)
 			continue;
 		if (!first || gp->spin_since < first->spin_since)
 			first = gp;
@@ -58,7 +85,7 @@ struct g *spinq_choose(struct spinq *q, uint64_t taken)
 			here = gp;
 	}
 	if (!first)
-		return q->all.head;
+		return oldest(q, most);
 	if (!here || here == first || q->passed >= PASSED * load_relaxed(&sched.nprocs)) {
 		q->passed = 0;
 		return first;

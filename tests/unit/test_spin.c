@@ -129,7 +129,10 @@ START_TEST(not_charged)
 }
 END_TEST
 
+static const struct policy alone = {
+	.name = "test", .charge = charge, .pick = none, .empty = always};
 static int64_t still;
+static struct p held;
 
 static int still_clock(clockid_t clock, struct timespec *ts)
 {
@@ -146,10 +149,13 @@ static void stop_the_clock(void)
 	still = 1000000000;
 	real_clock = os_vdso_clock_gettime;
 	os_vdso_clock_gettime = still_clock;
-	sched.policy = &(const struct policy){
-		.name = "test", .charge = charge, .pick = none, .empty = always};
+	sched.policy = &alone;
 	tls.pauses = 0;
 	tls.paused_at = 0;
+	held = (struct p){.word = P_SEQ_ONE | P_RUNNING, .g = &g}; // alone: it keeps it
+	g.status = G_RUNNING;
+	g.p = &held;
+	g.pseq = P_SEQ_ONE;
 }
 
 // PAUSEs of a wait that begins now, until gp is to yield.

@@ -424,6 +424,8 @@ static struct g *next_spun(struct p *pp)
 	if (!fair.spun.all.head || (fair.queue.n && in_vain))
 		return NULL;
 	gp = spinq_choose(&fair.spun, taken_cpus(pp));
+	if (fair.queue.n)
+		gp->spin_first = false; // somebody computes, who may be the one
 	return fair.queue.n && minus(gp->vtime, fair.queue.at[0].key) > 0 ? NULL : gp;
 }
 

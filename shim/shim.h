@@ -685,6 +685,7 @@ bool spin_seen_lately(int64_t now); // somebody spun, and was made to yield
 struct spin_site {
 	uintptr_t pc;
 	uint64_t yields, saved_ns;
+	int32_t order; // how often, lately, who looked in its turn got on, more than not; at 0 or above
 };
 uint32_t spin_top(struct spin_site *ret, uint32_t n); // how many there are, at most n
 void spin_reset_in_child(void);

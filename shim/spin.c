@@ -19,7 +19,13 @@ enum {
 	CONTINUES = 500, // ns from getting a P to spinning: it is the same wait
 	LATELY = 20000000,
 	PATIENCE = 24, // PAUSEs of 40 to 140 cycles: a hand-over of a P costs several times that
-	AGAIN = 72,
+	HURRY = 6,     // of who has mostly waited in vain for so many,
+	FUTILE = 8,    // that is that often more than not, lately;
+	PROBE = 16,    // but for every 16th wait: would it be worth it again?
+	AGAIN = 72,    // in the same wait, when it has a P again
+	FIRST = 256, // the same where it is its turn, and who comes in turn mostly gets on: some 20 us, a wake-up across CPUs and a short section
+	SURE = 16,   // that often more than not
+	SURE_MOST = 64,
 	APART = 2000,	// ns between two PAUSEs of a wait, at most
 	TRIES = 16,	// of one object, in vain: a loop, if they came within
 	TRIED = 20000,	// ns
@@ -49,9 +55,30 @@ static struct spin_site *site_at(uintptr_t pc)
 	return NULL;
 }
 
+// gp begins to wait.
+static uint32_t arrives(struct g *gp)
+{
+	if (gp->spin_arrived) // the wait before was over without a yield
+		gp->spin_futile -= gp->spin_futile < 2 ? gp->spin_futile : 2;
+	gp->spin_arrived = true;
+	return gp->spin_futile >= FUTILE && ++gp->spin_probes % PROBE ? HURRY : PATIENCE;
+}
+
+// gp yields: how did it go when it looked last, if that was in its turn? A long look in vain costs as much as several others.
+static void learn(const struct g *gp, bool in_vain)
+{
+	struct spin_site *site = gp->spin_at;
+	int32_t v;
+
+	if (!site || gp->spin_sampled || !gp->spin_first)
+		return;
+	v = load_relaxed(&site->order) + (!in_vain ? 1 : gp->spin_patience == FIRST ? -4 : -1);
+	store_relaxed(&site->order, v < 0 ? 0 : v > SURE_MOST ? SURE_MOST : v); // a hint
+}
+
 // gp has made a PAUSE, or the like, at pc while somebody waits for a P. Has it waited for long enough? For somewhat longer than a
-// hand-over of a cache line or a short section takes; when it was given a P in the same wait, for it seemed to be its turn, for about as long as one
-// more switch takes. The count starts anew with each yield, and when there was no PAUSE for a while: the wait is over then, and
+// hand-over of a cache line or a short section takes, unless that was mostly in vain lately; when it was given a P in the same wait, for it seemed to be its turn, for about as long as one
+// more switch takes, or longer if it is first in line and that has mostly been of use at pc. The count starts anew with each yield, and when there was no PAUSE for a while: the wait is over then, and
 // the next one has its own place in the order.
 bool spin_paused(struct g *gp, uintptr_t pc)
 {
@@ -60,9 +87,11 @@ bool spin_paused(struct g *gp, uintptr_t pc)
 	if (now - tls.paused_at > APART)
 		tls.pauses = 0;
 	tls.paused_at = now;
-	if (tls.pauses++ == 0)
+	if (tls.pauses++ == 0) {
 		tls.paused_since = now;
-	return tls.pauses >= (spin_goes_on(gp, pc, tls.paused_since) ? AGAIN : PATIENCE);
+		tls.patience = spin_goes_on(gp, pc, now) ? gp->spin_patience : arrives(gp);
+	}
+	return tls.pauses >= tls.patience;
 }
 
 bool spin_goes_on(const struct g *gp, uintptr_t pc, int64_t since)
@@ -80,7 +109,11 @@ static void give_way(struct g *gp, uintptr_t pc, int64_t since, struct g *owner,
 
 	if (spin_goes_on(gp, pc, since)) {
 		gp->spin_yields++;
+		learn(gp, true);
 	} else {
+		learn(gp, false);
+		gp->spin_arrived = false;
+		gp->spin_futile += gp->spin_futile < 2 * FUTILE;
 		gp->spin_pc = pc;
 		gp->spin_since = since;
 		gp->spin_yields = 0;
@@ -104,8 +137,12 @@ static void give_way(struct g *gp, uintptr_t pc, int64_t since, struct g *owner,
 	}
 	tls.pauses = 0;
 	tls.spin_site = site ? site : &spin_nowhere;
+	gp->spin_at = site;
+	gp->spin_first = false;
 	gosched_spun(gp, owner);
 	tls.spin_site = NULL;
+	gp->spin_patience =
+		gp->spin_first && site && load_relaxed(&site->order) >= SURE ? FIRST : AGAIN;
 	gp->spin_back = os_nanotime();
 }
 
@@ -187,8 +224,9 @@ uint32_t spin_top(struct spin_site *ret, uint32_t n)
 	uint32_t have = 0;
 
 	for (uint32_t i = 0; i < SITES; i++) {
-		struct spin_site s = {load_relaxed(&sites[i].pc), load_relaxed(&sites[i].yields),
-				      load_relaxed(&sites[i].saved_ns)};
+		struct spin_site s = {.pc = load_relaxed(&sites[i].pc),
+				      .yields = load_relaxed(&sites[i].yields),
+				      .saved_ns = load_relaxed(&sites[i].saved_ns)};
 		uint32_t at;
 
 		if (!s.yields)

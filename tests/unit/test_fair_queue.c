@@ -122,10 +122,45 @@ START_TEST(spun_order)
 	ck_assert_ptr_eq(spinq_choose(&q, cpu_bit(1)), c);
 	// In any case, now and then: the first in the list.
 	spinq_progress(&q);
-	for (int i = 0; i < 8; i++)
+	for (int i = 0; i < 16; i++)
 		if (spinq_choose(&q, 0) == q.all.head)
 			return;
 	ck_abort_msg("the first in the list had no turn");
+}
+END_TEST
+
+// Who had clearly more of a P than the others, so as the one of them that a lock of their own favours, comes after them, however long it has
+// waited; in the end it has its turn all the same. And who is near to the first in line is told so.
+START_TEST(spun_lead)
+{
+	struct spinq q = {0};
+	int turns = 0;
+
+	begin(1, 10 * MS, 1);
+	q.turns = 1;
+	for (int i = 0; i < 8; i++) {
+		struct g *gp = &threads[i].g;
+
+		gp->vtime = 100 * MS + i;
+		gp->spin_since = 1 + i;
+		spinq_put(&q, gp);
+	}
+	spinq_progress(&q);
+	ck_assert_ptr_eq(spinq_choose(&q, 0), &threads[0].g);
+	ck_assert(threads[0].g.spin_first);
+	threads[0].g.vtime += 20 * MS;
+	ck_assert_ptr_eq(spinq_choose(&q, 0), &threads[1].g);
+	for (int i = 0; i < 1100; i++)
+		turns += spinq_choose(&q, 0) == &threads[0].g;
+	ck_assert_int_ge(turns, 1);
+	ck_assert_int_le(turns, 3);
+	// All the others are on CPUs where others run, so the last in line is preferred. It is far from being the next.
+	q.turns = 1;
+	q.passed = 0;
+	for (int i = 0; i < 7; i++)
+		threads[i].g.cpu = 1;
+	ck_assert_ptr_eq(spinq_choose(&q, cpu_bit(1)), &threads[7].g);
+	ck_assert(!threads[7].g.spin_first);
 }
 END_TEST
 
@@ -314,6 +349,7 @@ static void add(TCase *tc)
 	tcase_add_test(tc, yield);
 	tcase_add_test(tc, spun);
 	tcase_add_test(tc, spun_order);
+	tcase_add_test(tc, spun_lead);
 	tcase_add_test(tc, prefers_free_cpu);
 	tcase_add_test(tc, hands_on);
 	tcase_add_test(tc, charged_by_cpu);

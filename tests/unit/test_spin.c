@@ -129,6 +129,112 @@ START_TEST(not_charged)
 }
 END_TEST
 
+static const struct policy alone = {
+	.name = "test", .charge = charge, .pick = none, .empty = always};
+static int64_t still;
+static struct p held;
+
+static int still_clock(clockid_t clock, struct timespec *ts)
+{
+	(void)clock;
+	*ts = (struct timespec){still / 1000000000, still % 1000000000};
+	return 0;
+}
+
+static int (*real_clock)(clockid_t, struct timespec *);
+
+// The clock stands, so that it is the test that says which PAUSEs are of one wait.
+static void stop_the_clock(void)
+{
+	still = 1000000000;
+	real_clock = os_vdso_clock_gettime;
+	os_vdso_clock_gettime = still_clock;
+	sched.policy = &alone;
+	tls.pauses = 0;
+	tls.paused_at = 0;
+	held = (struct p){.word = P_SEQ_ONE | P_RUNNING, .g = &g}; // alone: it keeps it
+	g.status = G_RUNNING;
+	g.p = &held;
+	g.pseq = P_SEQ_ONE;
+}
+
+// PAUSEs of a wait that begins now, until gp is to yield.
+static uint32_t patience(uintptr_t pc)
+{
+	uint32_t n = 1;
+
+	still += 100000;
+	while (!spin_paused(&g, pc))
+		n++;
+	return n;
+}
+
+// Where a thread's waits are mostly not over before it yields, it yields sooner; but it goes on to look, now and then, whether they are, and
+// when they are it has its patience back.
+START_TEST(hurry)
+{
+	uint32_t most, least = 0, n, tried = 0;
+
+	stop_the_clock();
+	most = patience(0x1000);
+	for (int i = 0; i < 100; i++) {
+		spin_yield(&g, 0x1000, still, NULL);
+		n = patience(0x1000);
+		ck_assert_uint_le(n, most);
+		least = i == 0 || n < least ? n : least;
+		tried += i > 50 && n == most;
+	}
+	ck_assert_uint_le(2 * least, most);
+	ck_assert_uint_gt(tried, 0);
+	ck_assert_uint_lt(tried, 10);
+	for (int i = 0; i < 20; i++) { // no yield in between
+		still += 100000;
+		spin_paused(&g, 0x1000);
+	}
+	ck_assert_uint_eq(patience(0x1000), most);
+	os_vdso_clock_gettime = real_clock;
+}
+END_TEST
+
+static bool first_in_line(void)
+{
+	g.spin_first = true;
+	return true;
+}
+
+// Where those whose turn it is mostly get on, one whose turn it is waits for longer until it yields again. Not any more when that was
+// for nothing.
+START_TEST(in_line)
+{
+	uint32_t before, in_vain = 0;
+
+	stop_the_clock();
+	sched.policy = &(const struct policy){
+		.name = "test", .charge = charge, .pick = none, .empty = first_in_line};
+	spin_yield(&g, 0x1000, still, NULL);
+	before = g.spin_patience;
+	for (int i = 0; i < 100; i++) {
+		still += 100000; // it got on
+		spin_yield(&g, 0x1000, still, NULL);
+	}
+	ck_assert_uint_gt(g.spin_patience, 2 * before);
+	while (g.spin_patience > before && in_vain++ < 100)
+		spin_yield(&g, 0x1000, g.spin_back, NULL); // the same wait
+	ck_assert_uint_lt(in_vain, 20);
+	// Who comes out of turn has no use for it.
+	for (int i = 0; i < 100; i++) {
+		still += 100000;
+		spin_yield(&g, 0x1000, still, NULL);
+	}
+	sched.policy = &(const struct policy){
+		.name = "test", .charge = charge, .pick = none, .empty = always};
+	still += 100000;
+	spin_yield(&g, 0x1000, still, NULL);
+	ck_assert_uint_eq(g.spin_patience, before);
+	os_vdso_clock_gettime = real_clock;
+}
+END_TEST
+
 static int named_function_of_this_file(int x)
 {
 	return x * 3;
@@ -162,6 +268,8 @@ static void add(TCase *tc)
 	tcase_add_test(tc, tries_alone);
 	tcase_add_test(tc, top);
 	tcase_add_test(tc, not_charged);
+	tcase_add_test(tc, hurry);
+	tcase_add_test(tc, in_line);
 	tcase_add_test(tc, symbols);
 }
 

@@ -497,7 +497,7 @@ static bool map_file(void)
 		return false;
 	r = sys6(SYS_mmap, 0, (long)tr.size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, fd,
 		 0);
-	if (r < 0 && r > -4096)
+	if ((unsigned long)r > -4096ul)
 		return failed("cannot map", r);
 	h = (struct trace_header *)r;
 	*h = (struct trace_header){.version = TRACE_VERSION,

@@ -370,7 +370,7 @@ static void write_locks(const struct report *r, FILE *out)
 
 	fputs("<h2 id=locks>Locks and other objects that were waited for</h2>\n", out);
 	head(out, names);
-	for (; list[n] && n < ROWS_MAX; n++) {
+	for (; n < ROWS_MAX && list[n]; n++) {
 		fputs("<tr>", out);
 		cell_text(out, trace_name(r->t, list[n]->addr, false));
 		cell_text(out, trace_waits[list[n]->kind]);
@@ -399,7 +399,7 @@ static void write_spins(const struct report *r, FILE *out)
 
 	fputs("<h2 id=spins>Where threads spin</h2>\n", out);
 	head(out, names);
-	for (; list[n] && n < ROWS_MAX; n++) {
+	for (; n < ROWS_MAX && list[n]; n++) {
 		fputs("<tr>", out);
 		cell_text(out, trace_name(r->t, list[n]->addr, list[n]->kind != TRACE_SPIN_LOCK));
 		cell_text(out, kinds[list[n]->kind & 3]);

@@ -175,23 +175,6 @@ static bool chaos_take(struct g *gp)
 	return false; // what a waiter gets on with is drawn as well
 }
 
-static bool chaos_empty(void)
-{
-	return load_seq_cst(&sched.runq.size) ==
-	       0; // after pidleput's RMW; pairs with goready's put
-}
-
-static void chaos_drain(struct p *pp)
-{
-	(void)pp; // Ps have no queues
-}
-
-static int64_t chaos_slice(const struct g *gp)
-{
-	(void)gp;
-	return config.quantum;
-}
-
 // Room for n Gs in the queue. sched.lock must be held.
 static bool chaos_reserve(uint32_t n)
 {
@@ -209,9 +192,7 @@ const struct policy policy_chaos = {
 	.enqueue = chaos_enqueue,
 	.pick = chaos_pick,
 	.take = chaos_take,
-	.empty = chaos_empty,
-	.drain = chaos_drain,
-	.slice = chaos_slice,
+	.empty = globrunqempty,
 	.reserve = chaos_reserve,
 	.reset = chaos_reset,
 };

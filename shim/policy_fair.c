@@ -475,23 +475,6 @@ static bool fair_take(struct g *gp)
 	return took;
 }
 
-static bool fair_empty(void)
-{
-	return load_seq_cst(&sched.runq.size) ==
-	       0; // after pidleput's RMW; pairs with goready's put
-}
-
-static void fair_drain(struct p *pp)
-{
-	(void)pp; // Ps have no queues
-}
-
-static int64_t fair_slice(const struct g *gp)
-{
-	(void)gp;
-	return config.quantum;
-}
-
 // Room for n Gs in the queue. sched.lock must be held.
 static bool fair_reserve(uint32_t n)
 {
@@ -514,9 +497,7 @@ const struct policy policy_fair = {
 	.enqueue = fair_enqueue,
 	.pick = fair_pick,
 	.take = fair_take,
-	.empty = fair_empty,
-	.drain = fair_drain,
-	.slice = fair_slice,
+	.empty = globrunqempty,
 	.charge = fair_charge,
 	.wakes = fair_wakes,
 	.credit = fair_credit,

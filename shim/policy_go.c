@@ -79,7 +79,7 @@ static bool go_empty(void)
 {
 	uint32_t n = load_relaxed(&sched.nprocs);
 
-	if (load_seq_cst(&sched.runq.size) != 0) // after pidleput's RMW; pairs with goready's put
+	if (!globrunqempty())
 		return false;
 	for (uint32_t i = 0; i < n; i++)
 		if (!runqempty(&sched.allp[i]))
@@ -96,12 +96,6 @@ static void go_drain(struct p *pp)
 		globrunqput(gp);
 }
 
-static int64_t go_slice(const struct g *gp)
-{
-	(void)gp;
-	return config.quantum;
-}
-
 const struct policy policy_go = {
 	.name = "go",
 	.enqueue = go_enqueue,
@@ -109,5 +103,4 @@ const struct policy policy_go = {
 	.take = globrunqtake, // who was preempted is there
 	.empty = go_empty,
 	.drain = go_drain,
-	.slice = go_slice,
 };

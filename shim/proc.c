@@ -143,7 +143,7 @@ static void schedule(struct p *pp)
 			; // it idles; sched_restart looks at the queues
 		else if (likely(pp->id < load_relaxed(&sched.nprocs)))
 			gp = sched.policy->pick(pp, &inherit);
-		else
+		else if (sched.policy->drain)
 			sched.policy->drain(pp);
 		if (gp) {
 			fetch_sub(&sched.demand, 1); // a count only

@@ -292,6 +292,12 @@ struct g *runqsteal(struct p *pp, struct p *victim, bool steal_runnext)
 	}
 }
 
+bool globrunqempty(void)
+{
+	return load_seq_cst(&sched.runq.size) ==
+	       0; // after pidleput's RMW; pairs with goready's put
+}
+
 bool runqempty(const struct p *pp)
 {
 	// acquire x3: Go's runqempty. runnext is looked at last, because runqput kicks an old runnext

@@ -95,6 +95,8 @@ bool gqueue_take(struct gqueue *q, const struct g *gp);
 void gqueue_put(struct gqueue *q, struct g *gp); // last
 struct g *runqsteal(struct p *pp, struct p *victim, bool steal_runnext);
 bool runqempty(const struct p *pp);
+bool globrunqempty(
+	void); // as far as can be seen without its lock; of policies with one queue, that one
 void globrunqput(struct g *gp);
 struct g *globrunqget(struct p *pp, uint32_t max); // pp gets the rest of a batch; NULL: one only
 

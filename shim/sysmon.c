@@ -279,7 +279,7 @@ static const void *held_by(const struct g *gp)
 // A P whose G runs: end its slice. Returns when to look again.
 static int64_t watch_running(struct p *pp, uint64_t word, struct g *gp, int64_t now)
 {
-	int64_t start = load_relaxed(&pp->slice_start), slice = sched.policy->slice(gp), end;
+	int64_t start = load_relaxed(&pp->slice_start), slice = config.quantum, end;
 	bool first;
 
 	if (!load_relaxed(&gp->tid)) {

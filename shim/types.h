@@ -324,15 +324,14 @@ struct policy {
 	bool shares_locks; // and contended mutexes (lockshare.c)
 	void (*enqueue)(struct p *pp, struct g *gp, bool next); // pp may be NULL: no P at hand
 	struct g *(*pick)(struct p *pp, bool *inherit);
-	bool (*take)(struct g *gp);  // out of its queue, to run now; false: it is not there
-	bool (*empty)(void);	     // no G in any queue, as far as can be seen without locks
-	void (*drain)(struct p *pp); // a dying P gives its queue away
-	int64_t (*slice)(const struct g *gp);
+	bool (*take)(struct g *gp); // out of its queue, to run now; false: it is not there
+	bool (*empty)(void);	    // no G in any queue, as far as can be seen without locks
 
-	// May be NULL. charge: gp, the caller's own G, has run for ns until now. wakes: gp comes back from a wait, or is new, and
+	// May be NULL. drain: a dying P gives its queue away. charge: gp, the caller's own G, has run for ns until now. wakes: gp comes back from a wait, or is new, and
 	// is about to run or to be queued. credit: may it run without a P? victim: the P, and the word under which it is held, whose
 	// holder should make room for a G that has just been queued, at *ret_at at the earliest, or NULL.
 	// reserve, reset: memory for n Gs; the child of a fork has none.
+	void (*drain)(struct p *pp);
 	void (*charge)(struct g *gp, int64_t ns, int64_t now);
 	void (*wakes)(struct g *gp, int64_t now);
 	bool (*credit)(const struct g *gp);

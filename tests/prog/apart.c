@@ -8,7 +8,7 @@
 
 static pthread_barrier_t bar;
 static int ends[2]; /* a pipe that has nothing */
-static atomic_int came, count;
+static atomic_int begun, came, count;
 static sigjmp_buf out;
 
 static void meet(void)
@@ -38,17 +38,20 @@ static void *reads(void *arg)
 {
 	char c;
 
+	atomic_fetch_add(&begun, 1);
 	CHECK_EQ(read(ends[0], &c, 1), 1);
 	return arg;
 }
 
-/* The thread is in its handler, and almost certainly at the barrier. */
+/* The thread is in its handler, and almost certainly at the barrier, on top of its read. */
 static pthread_t in_handler(void *(*fn)(void *))
 {
 	pthread_t t;
 
+	atomic_store(&begun, 0);
 	atomic_store(&came, 0);
 	t = spawn(fn, NULL);
+	AWAIT(&begun, 1); /* where it can jump to is known */
 	sleep_ns(2 * MS);
 	CHECK_EQ(pthread_kill(t, SIGUSR1), 0);
 	AWAIT(&came, 1);

@@ -90,6 +90,8 @@ int os_futex_wake(uint32_t *word, int n)
 
 void lock_acquire(struct lock *l)
 {
+	struct g *gp;
+
 	if (cas(&l->word, 0, 1)) // pairs with the xchg in lock_release
 		return;
 	// Sections under a shim lock are tens of ns; a short spin usually outlasts them.
@@ -98,8 +100,13 @@ void lock_acquire(struct lock *l)
 		if (load_relaxed(&l->word) == 0 && cas(&l->word, 0, 1)) // pairs with lock_release
 			return;
 	}
+	gp = tls.self;
+	if (gp)
+		gp->dozes = true;
 	while (xchg(&l->word, 2) != 0) // pairs with the xchg in lock_release
 		os_futex_wait(&l->word, 2, NULL);
+	if (gp)
+		gp->dozes = false;
 }
 
 void lock_release(struct lock *l)

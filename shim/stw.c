@@ -110,18 +110,34 @@ static void add_straggler(struct round *round, const struct g *gp)
 	r->stragglers++;
 }
 
-// Is a thread in that state asleep in the kernel, perhaps for long? An uninterruptible sleep is mostly a page fault that waits
-// while another thread forks or maps: it ends at once, and then the program would run on in a world said to be stopped.
-static bool asleep(char state, int64_t now)
+// Its thread sleeps in the library and not in the program: it has been granted a P and is still to wake up, as its waker was
+// stopped by the kernel in between, or it waits for a lock of ours. It goes on by itself.
+static bool sleeps_here(const struct g *gp)
 {
-	return state == 'S' || (state == 'D' && now >= stw.since + SHORTLY);
+	const volatile struct g *v = gp;
+
+	return v->dozes || (v->waiting && !load_relaxed(&gp->handlers));
+}
+
+// Is gp's thread asleep in the kernel, perhaps for long? An uninterruptible sleep is mostly a page fault that waits
+// while another thread forks or maps: it ends at once, and then the program would run on in a world said to be stopped.
+static bool asleep(const struct g *gp, int64_t now, char *ret_state)
+{
+	bool here = sleeps_here(gp);
+	char state = os_thread_state(gp->tid);
+
+	here |= sleeps_here(
+		gp); // before, or since: it may have fallen asleep or woken up between the two
+	if (ret_state)
+		*ret_state = state;
+	return !here && (state == 'S' || (state == 'D' && now >= stw.since + SHORTLY));
 }
 
 // gp runs, with pp under word or without a P: make it stop.
 static void ask(struct g *gp, struct p *pp, uint64_t word, int64_t now, struct round *round)
 {
 	int64_t since = stw.since, next;
-	char state;
+	char state = 'R';
 
 	store_relaxed(&gp->preempt, true);
 	add_straggler(round, gp);
@@ -129,8 +145,7 @@ static void ask(struct g *gp, struct p *pp, uint64_t word, int64_t now, struct r
 		round->running++;
 		return;
 	}
-	state = load_relaxed(&gp->signal_pending) ? 'R' : os_thread_state(gp->tid);
-	if (asleep(state, now)) {
+	if (!load_relaxed(&gp->signal_pending) && asleep(gp, now, &state)) {
 		if (pp)
 			take_and_hand_off(pp, word, gp, true, now, &stats.retakes_opaque);
 		round->asleep++;
@@ -202,8 +217,8 @@ static void look_at_g(struct g *gp, int64_t now, struct round *round)
 	if (!load_relaxed(&gp->tid) && now < stw.since + SHORTLY)
 		round->running++;
 	// A handler of the program on top: it goes on to its end, or sleeps.
-	if (load_seq_cst(&gp->handlers) &&
-	    !asleep(os_thread_state(gp->tid), now)) { // pairs with call_handler's fetch_add
+	if (load_seq_cst(&gp->handlers) && // pairs with call_handler's fetch_add
+	    !asleep(gp, now, NULL)) {
 		round->running++;
 		add_straggler(round, gp);
 	}

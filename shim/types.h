@@ -156,9 +156,10 @@ struct g {
 		signal_pending; // 1: a preemption signal is on its way; sysmon sets, the handler clears
 	uint32_t preempt_gen; // signals handled
 	bool waiting;	      // asleep in park_wait: the program's handlers may run, without a P
-	bool grace_over;      // sysmon: spared long enough, yield although locks > 0
-	bool force;	      // sysmon: asked in vain for too long, stop wherever it is
-	bool look;	      // sysmon: the signal on its way only asks whether it spins
+	bool dozes; // asleep in the library for a moment: waits for a lock of ours, or yields its CPU; for stw.c
+	bool grace_over;   // sysmon: spared long enough, yield although locks > 0
+	bool force;	   // sysmon: asked in vain for too long, stop wherever it is
+	bool look;	   // sysmon: the signal on its way only asks whether it spins
 	int64_t spin_look; // ns from the start of its slice to that question, or 0: as soon as any
 	bool masked; // signals are blocked that the program did not block: ours, cancellation; owner only
 

@@ -79,12 +79,16 @@ static struct g *holder_of(const struct g *self, const pthread_spinlock_t *l)
 
 // Let the holder have the CPU. Waking up after a sleep, be it the shortest, the kernel looks for an idle CPU, as it does
 // not after sched_yield.
-static void yield_cpu(void)
+static void yield_cpu(struct g *gp)
 {
 	uint32_t never = 0;
 	struct deadline soon = os_deadline_in(1000);
 
+	critical_enter(); // no handler may leave dozes behind by a jump
+	gp->dozes = true;
 	os_futex_wait(&never, 0, &soon);
+	gp->dozes = false;
+	critical_leave();
 }
 
 // The holder of l, if it wants a P and has none, else NULL. ret_runs: it has one.
@@ -109,7 +113,7 @@ static void somebody_else(struct g *gp, const pthread_spinlock_t *l, int round)
 	struct g *holder = waiting_holder(gp, l, &runs);
 
 	if (runs)
-		yield_cpu();
+		yield_cpu(gp);
 	else if (demand() && (holder || round % OFF_P == 0))
 		spin_yield_lock(gp, l, (uintptr_t)__builtin_return_address(0), gp->run_since,
 				holder);
@@ -124,7 +128,7 @@ __attribute__((noinline)) static void tried(struct g *gp, const pthread_spinlock
 	if (demand())
 		spin_yield_lock(gp, l, (uintptr_t)from, os_nanotime(), holder);
 	else if (runs)
-		yield_cpu();
+		yield_cpu(gp);
 }
 
 __attribute__((noinline)) static int lock_slow(struct g *gp, pthread_spinlock_t *l)

@@ -3,13 +3,14 @@
 // LIBPREEMPT_FAULT=FILE names a file that holds a struct faults (faults.py writes it). It is mapped shared, so a fork, an
 // exec and the helper's processes count on, and the test reads afterwards what was called and whether a fault was met.
 // All system calls of the core and the interposers come by os_fault, except those whose failure the kernel does not know: exit,
-// and a futex wake of a word that is there.
+// and a futex wake of a word that is there (it may come late).
 
 #include <fcntl.h>
 #include <linux/futex.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
+#include <time.h>
 
 #include "shim.h"
 
@@ -29,6 +30,7 @@ struct faults {
 	uint32_t made[CALLS];
 	uint32_t storm;	  // change the number of Ps all the time
 	uint32_t resized; // so often
+	uint32_t late;	  // us by which every wake of a futex is, as if the kernel ran others first
 };
 
 static struct faults *faults;
@@ -102,6 +104,24 @@ static void start_storm(void)
 		os_spawn(storm, NULL);
 }
 
+// Not asleep: it would run if the kernel let it.
+static void be_late(void)
+{
+	struct timespec now, end;
+
+	if (!faults->late)
+		return;
+	raw(SYS_clock_gettime, CLOCK_MONOTONIC, (long)&end, 0, 0, 0);
+	end.tv_nsec += 1000L * faults->late;
+	end.tv_sec += end.tv_nsec / 1000000000;
+	end.tv_nsec %= 1000000000;
+	do {
+		raw(SYS_sched_yield, 0, 0, 0, 0, 0);
+		raw(SYS_clock_gettime, CLOCK_MONOTONIC, (long)&now, 0, 0, 0);
+	} while (now.tv_sec < end.tv_sec ||
+		 (now.tv_sec == end.tv_sec && now.tv_nsec < end.tv_nsec));
+}
+
 long os_fault(long nr, long a, long b)
 {
 	uint32_t n;
@@ -117,6 +137,8 @@ long os_fault(long nr, long a, long b)
 
 		if (op != FUTEX_WAIT && op != FUTEX_WAIT_BITSET)
 			nr = op == FUTEX_CMP_REQUEUE ? FUTEX_LOOK : FUTEX_WAKES;
+		if (nr == FUTEX_WAKES)
+			be_late();
 	} else if (nr == SYS_sigaltstack && !a) {
 		nr = SIGALTSTACK_IS;
 	}

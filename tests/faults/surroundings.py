@@ -373,18 +373,35 @@ def cpus_come_and_go():
     want("1" in short[1:] and short[-1] != "1", f"numbers of Ps: {short}")
 
 
+def write_faults(storm=0, late=0):
+    """struct faults of fault.c, without any."""
+    with open(f"{SCRATCH}/faults", "wb") as f:
+        f.write(struct.pack("IIIiI", 600, 0, 0, 0, 0) + bytes(2400) + struct.pack("III", storm, 0, late))
+
+
+@case
+def late_wakes():
+    """The kernel runs others between the step that gives somebody a P, or a lock, and the call that wakes him. A thread that is
+    still to be woken does not stand still, when the world is said to."""
+    if FAULTS == "none":
+        skip("built without -Dfaults")
+    for late in [50, 300]:
+        write_faults(late=late)
+        for part in ["still", "locks", "cond", "world", "spins", "signals"]:
+            fine(start(part, lib=FAULTS, LIBPREEMPT_FAULT=f"{SCRATCH}/faults"), 0, part)
+
+
 @case
 def resize_storm():
     """The number of Ps changes a thousand times a second (fault.c)."""
     if FAULTS == "none":
         skip("built without -Dfaults")
-    with open(f"{SCRATCH}/faults", "wb") as f:
-        f.write(struct.pack("IIIiI", 600, 0, 0, 0, 0) + bytes(2400) + struct.pack("II", 1, 0))
+    write_faults(storm=1)
     for part in ["locks", "cond", "calls", "busy", "forks", "spins", "world", "signals"]:
         fine(start(part, lib=FAULTS, LIBPREEMPT_FAULT=f"{SCRATCH}/faults"), 0, part)
     fine(start("load", 1000, lib=FAULTS, LIBPREEMPT_FAULT=f"{SCRATCH}/faults"))
     with open(f"{SCRATCH}/faults", "rb") as f:
-        resized = struct.unpack("II", f.read()[-8:])[1]
+        resized = struct.unpack("III", f.read()[-12:])[1]
     want(resized > 200, f"resized {resized} times only")
 
 

@@ -412,6 +412,46 @@ static void world(void)
 		join(t[i]);
 }
 
+/* A world that is said to stand still does. */
+enum { COUNTERS = 4 };
+static atomic_long locked[COUNTERS];
+
+static void *counts_locks(void *arg)
+{
+	while (!stop) {
+		CHECK(pthread_mutex_lock(&mutex) == 0);
+		atomic_fetch_add((atomic_long *)arg, 1);
+		CHECK(pthread_mutex_unlock(&mutex) == 0);
+		atomic_fetch_add((atomic_long *)arg, 1);
+	}
+	return NULL;
+}
+
+static void still(void)
+{
+	struct timespec ts = {.tv_nsec = 2 * MS};
+	pthread_t t[COUNTERS];
+	long was[COUNTERS];
+
+	if (!preempt_stop_the_world)
+		return;
+	for (int i = 0; i < COUNTERS; i++)
+		t[i] = spawn(counts_locks, &locked[i]);
+	for (int i = 0; i < 10; i++) {
+		burn(MS);
+		CHECK(preempt_stop_the_world(10000LL * MS, NULL) == 0);
+		for (int k = 0; k < COUNTERS; k++)
+			was[k] = atomic_load(&locked[k]);
+		nanosleep(&ts, NULL);
+		for (int k = 0; k < COUNTERS; k++)
+			CHECK(atomic_load(&locked[k]) == was[k]);
+		CHECK(preempt_start_the_world() == 0);
+	}
+	stop = 1;
+	for (int i = 0; i < COUNTERS; i++)
+		join(t[i]);
+}
+
 /* --- waiting in a loop, whose instructions are rewritten ------------------------------------------------------ */
 
 static atomic_int flag;
@@ -525,7 +565,7 @@ int main(int argc, char **argv)
 		{"threads", threads}, {"busy", busy},	{"locks", locks},
 		{"cond", cond_turns}, {"forks", forks}, {"modules", modules},
 		{"signals", signals}, {"calls", calls}, {"world", world},
-		{"spins", spins},
+		{"still", still},     {"spins", spins},
 	};
 
 	CHECK(argc >= 2);

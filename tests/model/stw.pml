@@ -39,6 +39,7 @@ byte status[NG], park[NG], status_buffer[NG] = NONE, park_buffer[NG] = NONE;
 bool preempt[NG], queued[NG], in_lot[NG], locks[NG], grace_over[NG];
 byte handlers[NG];
 bool held[NG]; /* asleep in stw_hold */
+bool waits[NG]; /* gp->waiting: in park_wait, granted a P or not */
 bool user[NG]; /* in the program's code */
 bool stopping; /* sched.stopping */
 byte world, ended;
@@ -125,6 +126,7 @@ inline program()
 inline park_wait(timed)
 {
 	timeout_ = false;
+	waits[me] = true;
 	if
 	:: has[me] && status[me] == G_RUNNING && !queued[me]
 	:: timed -> timeout_ = true
@@ -153,7 +155,8 @@ inline park_wait(timed)
 		handlers[me] = 0;
 		(has[me] && status[me] == G_RUNNING && !queued[me])
 #endif
-	fi
+	fi;
+	waits[me] = false
 }
 
 proctype G(byte me)
@@ -408,7 +411,14 @@ end:	do
 inline ask(g)
 {
 	atomic {
+#ifdef MUT_stw_granted_sleeps
+		if
+		:: waits[g] /* its thread is still asleep */
+		:: else -> running = true
+		fi;
+#else
 		running = true;
+#endif
 		preempt[g] = true;
 		if
 		:: true /* its locks are respected, still */

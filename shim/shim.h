@@ -201,8 +201,9 @@ void goready(struct g *gp);  // signal-safe
 void entersyscall_slow(struct g *gp);
 void exitsyscall_slow(struct g *gp);
 void entersyscallblock_slow(struct g *gp);
-void sched_restart(void);    // idle Ps take what was queued while the world was stopped
-void handoffp(struct p *pp); // pp pinned: give it to whom it is due, or let it idle
+bool credit_is_common(int64_t now); // most come back on credit
+void sched_restart(void);	    // idle Ps take what was queued while the world was stopped
+void handoffp(struct p *pp);	    // pp pinned: give it to whom it is due, or let it idle
 bool retakep(struct p *pp, uint64_t word); // CAS word away; true: pp is pinned by the caller
 struct p *pin(struct g *gp);
 void wakep(

@@ -25,7 +25,9 @@ enum {
 	FRUITLESS = 20,		 // looks before the interval starts to double
 	STRAY_LOOK = 5000000,	 // ns between looks at strays while nobody waits for a P,
 	STRAY_IDLE = 1000000000, // up to so many if they do nothing: one may wake unseen
-	STRAY_ALONE = 10000000,	 // ns of CPU time that they may use then
+	STRAY_ALONE = 10000000,	 // ns of CPU time that they may use then,
+	STRAY_COMMON = 1000000,	 // and where most run on credit
+	STRAY_SHARE = 20,	 // one part of so many of its time sysmon may look at strays
 	LINGER = 10,		 // short sleeps without demand before the long one
 	SIGNAL_LOST = 20000000,	 // ns until a signal on its way is given up
 	UNSTARTED = 10000000,	 // ns with a P until a thread is expected to have started
@@ -422,8 +424,11 @@ static int64_t watch_strays(int64_t now)
 {
 	int64_t enough = demand() || config.credit > STRAY_ALONE ? config.credit : STRAY_ALONE;
 	bool active = false, any = false;
+	int64_t took;
 	int n = 0;
 
+	if (enough < STRAY_COMMON && credit_is_common(now))
+		enough = STRAY_COMMON;
 	if (now < mon.next_strays)
 		return mon.latest_strays;
 	if (!demand())
@@ -470,7 +475,8 @@ static int64_t watch_strays(int64_t now)
 		store_relaxed(&strays_alone, 1);
 	mon.alone = active || !mon.alone ? STRAY_LOOK : earlier(2 * mon.alone, STRAY_IDLE);
 	mon.next_alone = any ? now + mon.alone : INT64_MAX;
-	mon.next_strays = now + n * US + (active ? 100 * US : mon.tick / 2);
+	took = earlier(os_nanotime() - now, TICK_MAX / STRAY_SHARE);
+	mon.next_strays = now + n * US + (active ? 100 * US : mon.tick / 2) + STRAY_SHARE * took;
 	mon.latest_strays = mon.next_strays + (active ? 0 : mon.tick);
 	return mon.latest_strays;
 }

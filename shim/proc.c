@@ -499,6 +499,7 @@ static bool ready_on_credit(struct g *gp, int64_t now)
 	    (sched.policy->credit && !sched.policy->credit(gp)))
 		return false;
 	STAT(credit_runs);
+	now = os_nanotime(); // after its unblocking, as in grant: for the trace
 	gp->burst_since = now;
 	runs_without(gp, now);
 	store_relaxed(&gp->park, PARK_NONE);

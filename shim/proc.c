@@ -25,9 +25,9 @@
 //    seems to run. gp->waiting is set in the same critical section. (Once it was not, and a preemption signal
 //    in the gap merged two grants into one: a G that slept with a P.)
 //  - a timed-out waiter against its waker: decided by who removes it from the parking lot.
+//  - a woken G that is to run without a P (credit.c) against stw.c: it is in G_WAITING without PARK_PARKED until it is seen to run.
 //
-// Strays. A G in G_RUNNING that holds no P: it came back from a blocking call on credit, or sysmon retook
-// its P. It runs on for a bounded time; when others wait, sysmon makes it queue.
+// A G in G_RUNNING that holds no P is a stray: credit.c.
 
 #include <errno.h>
 #include <sys/syscall.h>
@@ -96,6 +96,14 @@ static void wirep(struct p *pp, struct g *gp, int64_t now, bool inherit)
 	store_release(&pp->word, seq | P_RUNNING); // publishes the above to sysmon
 }
 
+// gp may go on: wake its thread.
+static void wake(struct g *gp)
+{
+	if (fetch_or(&gp->note, NOTE_GRANTED) &
+	    NOTE_SLEEPING) // pairs with load_acquire in park_wait
+		os_futex_wake(&gp->note, 1);
+}
+
 // Give a pinned P to a G that was dequeued, and wake its thread.
 static void grant(struct p *pp, struct g *gp, bool inherit)
 {
@@ -111,9 +119,7 @@ static void grant(struct p *pp, struct g *gp, bool inherit)
 	wirep(pp, gp, now, inherit);
 	if (gp->suspect)
 		sysmon_spins(now);
-	if (fetch_or(&gp->note, NOTE_GRANTED) &
-	    NOTE_SLEEPING) // pairs with load_acquire in park_wait
-		os_futex_wake(&gp->note, 1);
+	wake(gp);
 }
 
 static void schedule(struct p *pp);
@@ -222,51 +228,6 @@ static void run_ends(struct g *gp, int64_t now)
 	gp->run_ns += (uint64_t)(now - gp->run_since);
 	gp->run_since = now;
 	gp->cpu = os_getcpu();
-}
-
-// End a stretch without a P. lost: the one that sysmon took from it in that time, or NULL: it was on credit.
-//
-// A stray computes for less than its credit, or waits where nobody sees it. So the time that passed is charged, but no
-// more than the credit; only of one that sysmon has had to watch for longer the CPU time is known.
-static void stray_ends(struct g *gp, const struct p *lost, int64_t now)
-{
-	int64_t since = gp->run_since, held = 0, alone;
-
-	if (!since)
-		return;
-	if (lost) {
-		held = gp->retaken_at - since;
-		since = gp->retaken_at;
-	}
-	alone = now - since;
-	if (alone > config.credit) {
-		int64_t cpu = 0;
-
-		if (load_relaxed(&gp->stray_seen) == gp->run_since)
-			cpu = os_thread_cputime(gp->tid) - load_relaxed(&gp->cpu_seen);
-		alone = cpu > config.credit && cpu < alone ? cpu : config.credit;
-	}
-	gp->run_ns += (uint64_t)(held + alone); // no less than snapshot.c has said so far
-	if (sched.policy->charge)
-		sched.policy->charge(gp, held + alone, now);
-}
-
-// Nobody watches those who run on credit while nobody waits for a P. If each of them computes for long between its waits, as
-// may be, nobody ever does, and the library schedules nothing at all. So who did so LONG times in a row queues.
-enum { LONG = 3 };
-
-static bool is_long(const struct g *gp)
-{
-	return gp->long_bursts >= LONG && !demand();
-}
-
-// gp stops, to wait for something.
-static void burst_ends(struct g *gp, int64_t now)
-{
-	if (now - gp->burst_since <= config.credit)
-		gp->long_bursts = 0;
-	else if (gp->long_bursts < LONG)
-		gp->long_bursts++;
 }
 
 // Give the P up and become G_WAITING. False: a goready came first; nothing was given up.
@@ -378,42 +339,6 @@ static void make_room(const struct g *gp, const struct g *self, int64_t now)
 		sysmon_ask(pp, word, at, gp, self);
 }
 
-// Where most run on credit (a server with a thread for each connection), the holders of Ps are few among many, and the kernel gives them no more
-// of a CPU than the others: who has to queue behind them waits for the CPU twice, for milliseconds, with the locks it holds. Those who wait for these
-// queue in their turn: MariaDB with 32 connections got stuck in that at 0.74 of plain. So, where somebody comes back on credit every COMMON, who
-// is woken by another thread does too. These do not count: the state must not keep itself up.
-enum { COMMON = 100000 }; // ns
-
-static int64_t credit_at, credit_apart = 10 * COMMON; // the last one; mean time between two. Hints
-
-static void credit_count(int64_t now)
-{
-	int64_t apart = now - load_relaxed(&credit_at), mean = load_relaxed(&credit_apart);
-
-	if (apart > 10 * COMMON)
-		apart = 10 * COMMON;
-	store_relaxed(&credit_apart, mean + (apart - mean) / 8);
-	store_relaxed(&credit_at, now);
-}
-
-bool credit_is_common(int64_t now)
-{
-	return gives_credit() && load_relaxed(&credit_apart) < COMMON &&
-	       now - load_relaxed(&credit_at) < 10 * COMMON;
-}
-
-// gp goes on without a P.
-static void runs_without(struct g *gp, int64_t now)
-{
-	TRACE(write, TRACE_GO_CREDIT, 0, NULL, gp->goid, 0, 0, now);
-	gp->p = NULL;
-	gp->run_since = now;
-	gp->grace_over = false;
-	store_relaxed(&gp->force, false);
-	store_relaxed(&gp->preempt, false);
-	xchg(&gp->status, G_RUNNING); // then sysmon_stray's load; pairs with watch_strays
-}
-
 // The calling thread holds no P and is in no run queue: take an idle P, or run on without, or queue for one.
 //
 // Who comes back from a wait of its own may run on credit: most bursts between two blocking calls are shorter than a
@@ -451,13 +376,7 @@ static void run_again(struct g *gp, bool on_credit, enum ready_as as)
 		critical_leave();
 		return;
 	}
-	on_credit = on_credit && gives_credit() && !is_long(gp) && !load_relaxed(&sched.stopping) &&
-		    (!sched.policy->credit || sched.policy->credit(gp));
-	if (on_credit || unlikely(load_relaxed(&sched.open))) {
-		if (on_credit) {
-			STAT(credit_runs);
-			credit_count(now);
-		}
+	if ((on_credit && credit_back(gp, now)) || unlikely(load_relaxed(&sched.open))) {
 		runs_without(gp, now);
 		gp->waiting = false;
 		sysmon_stray();
@@ -490,27 +409,7 @@ void gounpark(struct g *gp)
 	run_again(gp, os_nanotime() - gp->run_since >= config.credit, READY_WOKEN);
 }
 
-// goready for a G that need not have a P. In a world that is to stop there is no credit; until it is seen to run, it is in G_WAITING without PARK_PARKED, which no
-// look of stw.c takes for a G that stands still.
-static bool ready_on_credit(struct g *gp, int64_t now)
-{
-	if (!credit_is_common(now) || load_relaxed(&sched.npidle) || !gp->switches ||
-	    gp->ready_as != READY_WOKEN || load_relaxed(&sched.stopping) ||
-	    (sched.policy->credit && !sched.policy->credit(gp)))
-		return false;
-	STAT(credit_runs);
-	now = os_nanotime(); // after its unblocking, as in grant: for the trace
-	gp->burst_since = now;
-	runs_without(gp, now);
-	store_relaxed(&gp->park, PARK_NONE);
-	if (fetch_or(&gp->note, NOTE_GRANTED) &
-	    NOTE_SLEEPING) // pairs with load_acquire in park_wait
-		os_futex_wake(&gp->note, 1);
-	sysmon_stray();
-	return true;
-}
-
-// Make a parked G runnable: on an idle P if there is one, else as runnext of the caller's P. The one
+// Make a parked G runnable: on an idle P if there is one, or without one, else as runnext of the caller's P. The one
 // that removed gp from whatever it waited in calls this, exactly once. Signal-safe; any thread.
 void goready(struct g *gp)
 {
@@ -531,7 +430,13 @@ void goready(struct g *gp)
 	gp->ready_as = READY_WOKEN;
 	if (sched.policy->wakes)
 		sched.policy->wakes(gp, now);
-	if (ready_on_credit(gp, now)) {
+	if (credit_woken(gp, now)) {
+		now = os_nanotime(); // after its unblocking, as in grant: for the trace
+		gp->burst_since = now;
+		runs_without(gp, now);
+		store_relaxed(&gp->park, PARK_NONE); // not before its status: see stw.c
+		wake(gp);
+		sysmon_stray();
 		critical_leave();
 		return;
 	}

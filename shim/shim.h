@@ -201,9 +201,8 @@ void goready(struct g *gp);  // signal-safe
 void entersyscall_slow(struct g *gp);
 void exitsyscall_slow(struct g *gp);
 void entersyscallblock_slow(struct g *gp);
-bool credit_is_common(int64_t now); // most come back on credit
-void sched_restart(void);	    // idle Ps take what was queued while the world was stopped
-void handoffp(struct p *pp);	    // pp pinned: give it to whom it is due, or let it idle
+void sched_restart(void);    // idle Ps take what was queued while the world was stopped
+void handoffp(struct p *pp); // pp pinned: give it to whom it is due, or let it idle
 bool retakep(struct p *pp, uint64_t word); // CAS word away; true: pp is pinned by the caller
 struct p *pin(struct g *gp);
 void wakep(
@@ -320,6 +319,14 @@ static inline void deep_leave(struct g *gp)
 	tls.deep = 0;
 	exitsyscall(gp);
 }
+
+// --- credit.c: who runs without a P -------------------------------------------------------------
+bool credit_back(const struct g *gp, int64_t now);  // may it, back from a wait of its own?
+bool credit_woken(const struct g *gp, int64_t now); // may it, woken by another thread?
+bool credit_is_common(int64_t now);		    // most come back on credit
+void runs_without(struct g *gp, int64_t now);	    // it does; then sysmon_stray
+void stray_ends(struct g *gp, const struct p *lost, int64_t now); // it stops; by its own thread
+void burst_ends(struct g *gp, int64_t now);			  // the same, with a P or without
 
 // --- sleepers.c -------------------------------------------------------------------------------
 enum { RETAKE_AFTER = 20000 };	     // ns in one system call; Go's sysmon tick

@@ -115,60 +115,12 @@ START_TEST(for_the_queue)
 }
 END_TEST
 
-static int64_t fake_now = 1000000000;
-
-static int fake_clock(clockid_t clock, struct timespec *ts)
-{
-	(void)clock;
-	*ts = (struct timespec){fake_now / 1000000000, fake_now % 1000000000};
-	return 0;
-}
-
-// Where one after another comes back on credit, and no P is idle, who is woken by a thread has credit as well; not in a world that is to stop, nor
-// when hardly anybody does.
-START_TEST(woken_among_many)
-{
-	struct g other = {.weight = WEIGHT_ORDINARY},
-		 woken = {.weight = WEIGHT_ORDINARY, .switches = 1};
-
-	os_vdso_clock_gettime = fake_clock;
-	setup(_i);
-	for (int i = 0; i < 100; i++) {
-		fake_now += 10 * US;
-		other.status = G_SYSCALL;
-		exitsyscall_slow(&other);
-	}
-	ck_assert_ptr_null(other.p);
-	ck_assert(credit_is_common(os_nanotime()));
-	for (int i = 0; i < 3; i++) {
-		bool credit = i == 0;
-
-		woken.status = G_WAITING;
-		woken.park = PARK_PARKED;
-		woken.note = NOTE_NONE;
-		store_relaxed(&sched.stopping, i == 1);
-		if (i == 2) {
-			fake_now += 10000 * US;
-			ck_assert(!credit_is_common(os_nanotime()));
-		}
-		goready(&woken);
-		ck_assert_int_eq(woken.status, credit ? G_RUNNING : G_RUNNABLE);
-		ck_assert_int_eq(woken.note, credit ? NOTE_GRANTED : NOTE_NONE);
-		ck_assert_int_eq(woken.park, PARK_NONE);
-		ck_assert_ptr_null(woken.p);
-		if (!credit)
-			ck_assert(sched.policy->take(&woken));
-	}
-}
-END_TEST
-
 static void add(TCase *tc)
 {
 	tcase_add_loop_test(tc, long_call, 0, POLICIES);
 	tcase_add_loop_test(tc, short_calls, 0, POLICIES);
 	tcase_add_loop_test(tc, instead_of_credit, 0, POLICIES);
 	tcase_add_loop_test(tc, for_the_queue, 0, POLICIES);
-	tcase_add_loop_test(tc, woken_among_many, 0, POLICIES);
 }
 
 int main(void)

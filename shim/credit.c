@@ -10,17 +10,40 @@
 // is woken by another thread does too. These do not count: the state must not keep itself up.
 //
 // Nobody gets more than its share by that: a policy that keeps no account of what Gs have had (go, chaos) gives nobody credit who did not wait by
-// itself, and with fair, who has had its share gets none.
+// itself, and with fair, who has had its share gets none. For that all CPU time without a P must be in the account. Of a stretch that nobody watched, no more is
+// known than how long it took; it may have been spent waiting. So it is charged as one credit, and once the rest comes to RECKON, the CPU clock
+// tells what of it was missing. (To read it each time costs half a microsecond.)
 
 #include "shim.h"
 #include "probes.h"
 
 enum {
-	COMMON = 100000, // ns
-	LONG = 3,	 // bursts
+	COMMON = 100000,  // ns
+	RECKON = 5000000, // ns; a fraction of what fair lets a G be ahead
+	LONG = 3,	  // bursts
 };
 
 // --- what it is charged for ---------------------------------------------------------------------------
+
+// CPU time since the last reckoning that is in no account: run_ns and accounted. Of gp, the caller's; at most what has not been watched.
+static int64_t missing(struct g *gp, int64_t accounted)
+{
+	int64_t cpu, ns;
+
+	if (gp->unwatched < RECKON)
+		return 0;
+	accounted += (int64_t)gp->run_ns;
+	cpu = os_thread_cputime(gp->tid);
+	ns = cpu - gp->reckoned_cpu - (accounted - gp->reckoned_run);
+	if (ns > gp->unwatched)
+		ns = gp->unwatched;
+	if (ns < 0 || !gp->reckoned_cpu) // the first time: part of it is from before it was a G
+		ns = 0;
+	gp->unwatched = 0;
+	gp->reckoned_cpu = cpu;
+	gp->reckoned_run = accounted + ns;
+	return ns;
+}
 
 // End a stretch without a P. lost: the one that sysmon took from it in that time, or NULL: it was on credit.
 //
@@ -28,7 +51,7 @@ enum {
 // more than the credit; only of one that sysmon has had to watch for longer the CPU time is known.
 void stray_ends(struct g *gp, const struct p *lost, int64_t now)
 {
-	int64_t since = gp->run_since, held = 0, alone;
+	int64_t since = gp->run_since, held = 0, alone, charged;
 
 	if (!since)
 		return;
@@ -36,17 +59,21 @@ void stray_ends(struct g *gp, const struct p *lost, int64_t now)
 		held = gp->retaken_at - since;
 		since = gp->retaken_at;
 	}
-	alone = now - since;
+	charged = alone = now - since;
 	if (alone > config.credit) {
 		int64_t cpu = 0;
 
 		if (load_relaxed(&gp->stray_seen) == gp->run_since)
 			cpu = os_thread_cputime(gp->tid) - load_relaxed(&gp->cpu_seen);
-		alone = cpu > config.credit && cpu < alone ? cpu : config.credit;
+		charged = cpu > config.credit && cpu < alone ? cpu : config.credit;
 	}
-	gp->run_ns += (uint64_t)(held + alone); // no less than snapshot.c has said so far
-	if (sched.policy->charge)
-		sched.policy->charge(gp, held + alone, now);
+	charged += held;
+	if (sched.policy->charge) {
+		gp->unwatched += alone - (charged - held);
+		charged += missing(gp, charged);
+		sched.policy->charge(gp, charged, now);
+	}
+	gp->run_ns += (uint64_t)charged; // no less than snapshot.c has said so far
 }
 
 // --- who may --------------------------------------------------------------------------------------------

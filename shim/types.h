@@ -224,6 +224,7 @@ struct g {
 	struct asking asking;	// sysmon: preemption signals to it in that stretch
 	int64_t burst_since;	// when it came back from its last wait
 	uint8_t long_bursts;	// of these, in a row
+	int64_t unwatched, reckoned_cpu, reckoned_run; // credit.c; owner only
 	uint64_t run_ns, wait_ns, switches;
 	char name[16];
 	char traced_name[16]; // tracer: the one it wrote last

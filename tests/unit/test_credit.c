@@ -10,7 +10,7 @@ static const struct policy *const policies[] = {&policy_go, &policy_fair};
 #define POLICIES (int)(sizeof(policies) / sizeof(*policies))
 
 static int64_t now;
-static struct g *holder, back, woken;
+static struct g *holder, back, woken, waiting;
 
 static int fake_clock(clockid_t clock, struct timespec *ts)
 {
@@ -31,11 +31,21 @@ static void setup(int policy)
 	sched_start(holder);
 	ck_assert_ptr_nonnull(holder->p);
 	tls.g = NULL; // all others are somebody else
-	back = woken = (struct g){.weight = WEIGHT_ORDINARY,
-				  .switches = 1,
-				  .vtime = fair_clock(),
-				  .weigh_at = INT64_MAX,
-				  .tid = (int)syscall(SYS_gettid)};
+	back = woken = waiting = (struct g){.weight = WEIGHT_ORDINARY,
+					    .switches = 1,
+					    .vtime = fair_clock(),
+					    .weigh_at = INT64_MAX,
+					    .tid = (int)syscall(SYS_gettid)};
+}
+
+// The CPU clock is the real one.
+static void computes(int64_t ns)
+{
+	int64_t end = os_thread_cputime(woken.tid) + ns;
+
+	while (os_thread_cputime(woken.tid) < end)
+		cpu_relax();
+	now += ns;
 }
 
 // For so long one after another comes back from a call, every 10 us, and finds no P. None of them computes.
@@ -124,6 +134,49 @@ START_TEST(does_not_keep_itself_up)
 }
 END_TEST
 
+// A thread that computes, but for short waits until another one wakes it or until its call returns, gets no more than the others: somebody
+// waits for a P, and soon has had less. Each time it has computed for less than sysmon would let it.
+static int64_t computes_until_refused(bool calls)
+{
+	int64_t ns = 0;
+	bool credit;
+
+	waiting.status = G_RUNNABLE;
+	waiting.runnable_since = now;
+	waiting.ready_as = READY_PREEMPTED;
+	sched.policy->enqueue(NULL, &waiting, false);
+	sched.demand++;
+	do {
+		many_come_back(200 * US);
+		if (calls) {
+			stray_ends(&woken, NULL, now);
+			credit = credit_back(&woken, now); // else exitsyscall would wait here
+			if (credit)
+				runs_without(&woken, now);
+		} else {
+			credit = on_credit_when_woken(&woken);
+		}
+		computes(900 * US);
+		ns += 900 * US;
+	} while (credit && ns < 1000 * MS);
+	return ns;
+}
+
+START_TEST(no_more_than_its_share)
+{
+	int64_t most;
+
+	setup(1);
+	many_come_back(1 * MS);
+	woken.vtime = fair_clock();
+	woken.run_since = woken.burst_since = now;
+	// A quantum ahead is allowed; twice what is not reckoned yet, and the last burst.
+	most = config.quantum + 2 * 6 * MS + 1 * MS;
+	ck_assert_int_le(computes_until_refused(_i), most);
+	ck_assert_int_ge((int64_t)woken.run_ns, config.quantum);
+}
+END_TEST
+
 // Of the time between two stops no more than the credit is charged, if it was not spent computing.
 START_TEST(waits_are_not_charged)
 {
@@ -142,6 +195,7 @@ static void add(TCase *tc)
 {
 	tcase_add_loop_test(tc, woken_among_many, 0, POLICIES);
 	tcase_add_test(tc, does_not_keep_itself_up);
+	tcase_add_loop_test(tc, no_more_than_its_share, 0, 2);
 	tcase_add_test(tc, waits_are_not_charged);
 }
 

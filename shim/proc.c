@@ -433,7 +433,7 @@ void goready(struct g *gp)
 	if (credit_woken(gp, now)) {
 		gp->burst_since = now;
 		runs_without(gp, now);
-		store_relaxed(&gp->park, PARK_NONE); // not before its status: see stw.c
+		store_relaxed(&gp->park, PARK_NONE); // not before its status: settle
 		wake(gp);
 		sysmon_stray();
 		critical_leave();

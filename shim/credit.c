@@ -15,7 +15,6 @@
 // tells what of it was missing. (To read it each time costs half a microsecond.)
 
 #include "shim.h"
-#include "probes.h"
 
 enum {
 	COMMON = 100000,  // ns

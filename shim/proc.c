@@ -426,6 +426,7 @@ void goready(struct g *gp)
 	if (sched.policy->wakes)
 		sched.policy->wakes(gp, now);
 	if (credit_woken(gp, now)) {
+		now = os_nanotime(); // after its unblocking, as in grant: for the trace
 		gp->burst_since = now;
 		runs_without(gp, now);
 		store_relaxed(&gp->park, PARK_NONE); // not before its status: settle

@@ -21,6 +21,7 @@
 //    and after that membarrier makes every running thread execute a barrier: who has passed its look at gp->preempt by then
 //    is seen as running, who has not sees it and queues, with locks held or not (preempt_check_slow).
 //  - A G without a P that parks and finds a token runs on. So one that waits counts only in PARK_PARKED.
+//  - A G is granted a P, or goes on without one, and its thread sleeps still: it is no straggler that sleeps unseen (ask).
 //  - A handler on a thread that waits: it counts itself (gp->handlers), then looks at sched.stopping. stw_poll looks the other way round.
 //
 // Rejected: SIGSTOP and ptrace (no safe points; a parent and debuggers see it). A signal to every thread, as collectors do: it
@@ -126,6 +127,11 @@ static void ask(struct g *gp, struct p *pp, uint64_t word, int64_t now, struct r
 	store_relaxed(&gp->preempt, true);
 	add_straggler(round, gp);
 	if (!load_relaxed(&gp->tid)) { // gostart looks
+		round->running++;
+		return;
+	}
+	// Its waker has yet to wake its thread. That may be one that nobody waits for here, as it is no G.
+	if (load_relaxed(&gp->waiting) && !load_relaxed(&gp->handlers)) {
 		round->running++;
 		return;
 	}

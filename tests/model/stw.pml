@@ -43,6 +43,7 @@ bool user[NG]; /* in the program's code */
 bool stopping; /* sched.stopping */
 byte world, ended;
 bool credit_, goes_; /* of waker */
+bool waits[NG]; /* gp->waiting */
 bool noted[NG]; /* gp->note, of who is woken without a P */
 
 inline drain(g)
@@ -128,9 +129,10 @@ inline program()
 inline park_wait(timed)
 {
 	timeout_ = false;
+	waits[me] = true;
 	if
-	:: granted(me) -> noted[me] = false
-	:: timed -> timeout_ = true
+	:: granted(me) -> atomic { noted[me] = false; waits[me] = false }
+	:: timed -> atomic { timeout_ = true; waits[me] = false }
 	#ifdef HANDLERS
 	:: me == 1 && !handled && !has[me] ->
 		handled = true;
@@ -154,7 +156,7 @@ inline park_wait(timed)
 		fi;
 		program();
 		handlers[me] = 0;
-		atomic { granted(me); noted[me] = false }
+		atomic { granted(me); noted[me] = false; waits[me] = false }
 #endif
 	fi
 }
@@ -485,7 +487,11 @@ end:	do
 		:: i < NG ->
 			s = status[i];
 			if
+#ifdef MUT_stw_woken_sleeps_unseen
+			:: s == G_RUNNING && !(remembers[i] && has[i]) && !waits[i] -> ask(i)
+#else
 			:: s == G_RUNNING && !(remembers[i] && has[i]) -> ask(i)
+#endif
 #ifndef MUT_stw_park_not_looked_at
 			:: s == G_WAITING && park[i] != PARK_PARKED -> running = true
 #endif

@@ -43,7 +43,12 @@ bool user[NG]; /* in the program's code */
 bool stopping; /* sched.stopping */
 byte world, ended;
 bool credit_, goes_; /* of waker */
+#ifdef MUT_stw_woken_sleeps_unseen
 bool waits[NG]; /* gp->waiting */
+#define store_waiting(v) waits[me] = v
+#else
+#define store_waiting(v) skip
+#endif
 bool noted[NG]; /* gp->note, of who is woken without a P */
 
 inline drain(g)
@@ -128,11 +133,10 @@ inline program()
 /* Asleep until granted. A handler of the program may run on top: enter_handler, stw_hold. */
 inline park_wait(timed)
 {
-	timeout_ = false;
-	waits[me] = true;
+	atomic { timeout_ = false; store_waiting(true) }
 	if
-	:: granted(me) -> atomic { noted[me] = false; waits[me] = false }
-	:: timed -> atomic { timeout_ = true; waits[me] = false }
+	:: granted(me) -> atomic { noted[me] = false; store_waiting(false) }
+	:: timed -> atomic { timeout_ = true; store_waiting(false) }
 	#ifdef HANDLERS
 	:: me == 1 && !handled && !has[me] ->
 		handled = true;
@@ -156,7 +160,7 @@ inline park_wait(timed)
 		fi;
 		program();
 		handlers[me] = 0;
-		atomic { granted(me); noted[me] = false; waits[me] = false }
+		atomic { granted(me); noted[me] = false; store_waiting(false) }
 #endif
 	fi
 }

@@ -46,6 +46,7 @@ static bool account(struct bucket *b, const void *m, int64_t now)
 		if (now - b->last < STALE)
 			return false;
 		b->shared = m;
+		b->begins = false;
 	}
 	if (now - b->last > SLICE)
 		b->last = now; // nobody waited

@@ -25,19 +25,14 @@
 //    seems to run. gp->waiting is set in the same critical section. (Once it was not, and a preemption signal
 //    in the gap merged two grants into one: a G that slept with a P.)
 //  - a timed-out waiter against its waker: decided by who removes it from the parking lot.
+//  - a woken G that is to run without a P (credit.c) against stw.c: it is in G_WAITING without PARK_PARKED until it is seen to run.
 //
-// Strays. A G in G_RUNNING that holds no P: it came back from a blocking call on credit, or sysmon retook
-// its P. It runs on for a bounded time; when others wait, sysmon makes it queue.
+// A G in G_RUNNING that holds no P is a stray: credit.c.
 
 #include <errno.h>
-#include <sys/syscall.h>
 
 #include "shim.h"
 #include "probes.h"
-
-struct sched sched;
-
-__thread struct tls tls __attribute__((tls_model("initial-exec"), visibility("hidden")));
 
 // --- Ps -------------------------------------------------------------------------------------------
 
@@ -96,6 +91,14 @@ static void wirep(struct p *pp, struct g *gp, int64_t now, bool inherit)
 	store_release(&pp->word, seq | P_RUNNING); // publishes the above to sysmon
 }
 
+// gp may go on: wake its thread.
+static void wake(struct g *gp)
+{
+	if (fetch_or(&gp->note, NOTE_GRANTED) &
+	    NOTE_SLEEPING) // pairs with load_acquire in park_wait
+		os_futex_wake(&gp->note, 1);
+}
+
 // Give a pinned P to a G that was dequeued, and wake its thread.
 static void grant(struct p *pp, struct g *gp, bool inherit)
 {
@@ -111,9 +114,7 @@ static void grant(struct p *pp, struct g *gp, bool inherit)
 	wirep(pp, gp, now, inherit);
 	if (gp->suspect)
 		sysmon_spins(now);
-	if (fetch_or(&gp->note, NOTE_GRANTED) &
-	    NOTE_SLEEPING) // pairs with load_acquire in park_wait
-		os_futex_wake(&gp->note, 1);
+	wake(gp);
 }
 
 static void schedule(struct p *pp);
@@ -222,51 +223,6 @@ static void run_ends(struct g *gp, int64_t now)
 	gp->run_ns += (uint64_t)(now - gp->run_since);
 	gp->run_since = now;
 	gp->cpu = os_getcpu();
-}
-
-// End a stretch without a P. lost: the one that sysmon took from it in that time, or NULL: it was on credit.
-//
-// A stray computes for less than its credit, or waits where nobody sees it. So the time that passed is charged, but no
-// more than the credit; only of one that sysmon has had to watch for longer the CPU time is known.
-static void stray_ends(struct g *gp, const struct p *lost, int64_t now)
-{
-	int64_t since = gp->run_since, held = 0, alone;
-
-	if (!since)
-		return;
-	if (lost) {
-		held = gp->retaken_at - since;
-		since = gp->retaken_at;
-	}
-	alone = now - since;
-	if (alone > config.credit) {
-		int64_t cpu = 0;
-
-		if (load_relaxed(&gp->stray_seen) == gp->run_since)
-			cpu = os_thread_cputime(gp->tid) - load_relaxed(&gp->cpu_seen);
-		alone = cpu > config.credit && cpu < alone ? cpu : config.credit;
-	}
-	gp->run_ns += (uint64_t)(held + alone); // no less than snapshot.c has said so far
-	if (sched.policy->charge)
-		sched.policy->charge(gp, held + alone, now);
-}
-
-// Nobody watches those who run on credit while nobody waits for a P. If each of them computes for long between its waits, as
-// may be, nobody ever does, and the library schedules nothing at all. So who did so LONG times in a row queues.
-enum { LONG = 3 };
-
-static bool is_long(const struct g *gp)
-{
-	return gp->long_bursts >= LONG && !demand();
-}
-
-// gp stops, to wait for something.
-static void burst_ends(struct g *gp, int64_t now)
-{
-	if (now - gp->burst_since <= config.credit)
-		gp->long_bursts = 0;
-	else if (gp->long_bursts < LONG)
-		gp->long_bursts++;
 }
 
 // Give the P up and become G_WAITING. False: a goready came first; nothing was given up.
@@ -382,7 +338,7 @@ static void make_room(const struct g *gp, const struct g *self, int64_t now)
 //
 // Who comes back from a wait of its own may run on credit: most bursts between two blocking calls are shorter than a
 // switch. sysmon ends it when it lasts too long and someone waits.
-static void run_again(struct g *gp, bool on_credit, enum ready_as as)
+void run_again(struct g *gp, bool on_credit, enum ready_as as)
 {
 	struct p *pp;
 	int64_t now;
@@ -395,6 +351,13 @@ static void run_again(struct g *gp, bool on_credit, enum ready_as as)
 		return;
 	}
 	critical_enter();
+	// It has one after all: on the way here it was stopped by force, or a handler of the program ran that waited for something,
+	// and it was granted one. Taken for lost, that P would be nobody's.
+	if (unlikely(gp->p) && load_relaxed(&gp->p->word) == (gp->pseq | P_RUNNING)) {
+		gp->waiting = false;
+		critical_leave();
+		return;
+	}
 	now = os_nanotime();
 	gp->ready_as = (uint8_t)as;
 	if (as == READY_WOKEN)
@@ -415,17 +378,8 @@ static void run_again(struct g *gp, bool on_credit, enum ready_as as)
 		critical_leave();
 		return;
 	}
-	on_credit = on_credit && gives_credit() && !is_long(gp) && !load_relaxed(&sched.stopping) &&
-		    (!sched.policy->credit || sched.policy->credit(gp));
-	if (on_credit || unlikely(load_relaxed(&sched.open))) {
-		if (on_credit)
-			STAT(credit_runs);
-		TRACE(write, TRACE_GO_CREDIT, 0, NULL, gp->goid, 0, 0, now);
-		gp->run_since = now;
-		gp->grace_over = false;
-		store_relaxed(&gp->force, false);
-		store_relaxed(&gp->preempt, false);
-		xchg(&gp->status, G_RUNNING); // then sysmon_stray's load; pairs with watch_strays
+	if ((on_credit && credit_back(gp, now)) || unlikely(load_relaxed(&sched.open))) {
+		runs_without(gp, now);
 		gp->waiting = false;
 		sysmon_stray();
 		if (demand()) {
@@ -457,7 +411,7 @@ void gounpark(struct g *gp)
 	run_again(gp, os_nanotime() - gp->run_since >= config.credit, READY_WOKEN);
 }
 
-// Make a parked G runnable: on an idle P if there is one, else as runnext of the caller's P. The one
+// Make a parked G runnable: on an idle P if there is one, or without one, else as runnext of the caller's P. The one
 // that removed gp from whatever it waited in calls this, exactly once. Signal-safe; any thread.
 void goready(struct g *gp)
 {
@@ -476,10 +430,20 @@ void goready(struct g *gp)
 	TRACE(unblock, gp, false, now);
 	gp->runnable_since = now;
 	gp->ready_as = READY_WOKEN;
-	store_relaxed(&gp->status, G_RUNNABLE);
-	store_relaxed(&gp->park, PARK_NONE);
 	if (sched.policy->wakes)
 		sched.policy->wakes(gp, now);
+	if (credit_woken(gp, now)) {
+		now = os_nanotime(); // after its unblocking, as in grant: for the trace
+		gp->burst_since = now;
+		runs_without(gp, now);
+		store_relaxed(&gp->park, PARK_NONE); // not before its status: settle
+		wake(gp);
+		sysmon_stray();
+		critical_leave();
+		return;
+	}
+	store_relaxed(&gp->status, G_RUNNABLE);
+	store_relaxed(&gp->park, PARK_NONE);
 	pp = pidleget();
 	if (pp) {
 		grant(pp, gp, false);
@@ -657,196 +621,4 @@ void exitsyscall_slow(struct g *gp)
 	TRACE(write, TRACE_SYSCALL_BLOCKED, 0, NULL, gp->goid, 0, 0, 0);
 	store_relaxed(&gp->status, G_RUNNING);
 	run_again(gp, true, READY_WOKEN);
-}
-
-// The wait that a handler interrupted is given up: get a P, by ourselves or from who has readied us.
-static void settle(struct g *gp)
-{
-	lot_unclaim(gp, true);
-	if (load_relaxed(&gp->park) == PARK_PARKED && lot_leave_parked(gp))
-		gounpark(gp);
-	else if (load_relaxed(&gp->park) == PARK_NONE && load_relaxed(&gp->status) == G_WAITING)
-		run_again(gp, false,
-			  READY_WOKEN); // interrupted between lot_leave_parked and run_again
-	else
-		park_wait(gp, NULL, 0);
-}
-
-// A jump from one place to another on the program's alternate stack: still in the handler, and that may be too
-// small for one more signal.
-static bool stays_on_altstack(const struct g *gp, uintptr_t sp)
-{
-	uintptr_t lo = (uintptr_t)gp->prog_altstack.ss_sp, size = gp->prog_altstack.ss_size;
-
-	return !(gp->prog_altstack.ss_flags & SS_DISABLE) && sp - lo < size &&
-	       (uintptr_t)__builtin_frame_address(0) - lo < size;
-}
-
-// What passes through are a handler of the program on top of a wait or a system call, and a deep call, which such
-// a handler may have interrupted. A jump to a place inside leaves neither; where the handler has another stack, only
-// that stack is inside. A jump out ends the wait as a spurious wake-up, and the thread gets a P again.
-bool park_abandon(uintptr_t sp)
-{
-	struct g *gp = tls.self;
-
-	if (gp && tls.g && !tls.critical && !stays_on_altstack(gp, sp))
-		preempt_unmask(gp); // the handler interrupted a preemption before or after its wait
-	if (!gp || tls.g || (!tls.frames && !tls.deep))
-		return false;
-	if (tls.frames) {
-		if (sp >= tls.frames_lo && sp < tls.frames_hi)
-			return false;
-		tls.no_adopt -= tls.frames;
-		tls.frames = 0;
-		store_relaxed(&gp->handlers, 0);
-	}
-	if (tls.deep) {
-		if (sp < tls.deep)
-			return false; // to the code that the call runs
-		tls.no_adopt--;
-		tls.deep = 0;
-	}
-	tls.g = gp;
-	gp->joins = 0;
-	if (!gp->waiting) {
-		exitsyscall(gp);
-		return true;
-	}
-	settle(gp);
-	gp->waiting = false;
-	preempt_unmask(gp); // what the handler interrupted may have been a preemption
-	return true;
-}
-
-// --- life of a G ----------------------------------------------------------------------------------
-
-int sched_init(int nprocs)
-{
-	sched.allp = os_mmap(sizeof(struct p) * MAX_PROCS);
-	if (!sched.allp)
-		return -ENOMEM;
-	sched.policy = config.policy;
-	sched.pid = os_getpid();
-	sched.start_time = os_nanotime();
-	sched.nprocs = 0;
-	procresize(nprocs);
-	return 0;
-}
-
-static void become(struct g *gp)
-{
-	gp->tid = os_gettid();
-	gp->stack_bottom = tls.stack_lo;
-	gp->stack_top = tls.stack_hi;
-	g_has_tid(gp);
-	TRACE(write, TRACE_GO_THREAD, 0, NULL, gp->goid, (uint32_t)gp->tid, 0, 0);
-	tls.self = gp;
-	tls.g = gp;
-	stats_thread_starts(fetch_add(&sched.ngs, 1) + 1); // a count only
-}
-
-void sched_start(struct g *gp)
-{
-	TRACE(write, TRACE_GO_CREATE, 1, NULL, gp->goid, 0, 0, 0);
-	become(gp);
-	run_again(gp, false, READY_NEW);
-}
-
-void gostart(struct g *gp)
-{
-	// It may be a G already: a handler that ran before us may have waited for something.
-	tls.no_adopt++;
-	compiler_barrier();
-	if (unlikely(tls.self)) {
-		goexit();
-		tls.no_adopt--;
-	}
-	critical_enter(); // to handlers it becomes one in one step: stw.c holds those of a G
-	become(gp);
-	tls.no_adopt--;
-	critical_leave();
-	signal_thread_start(gp);
-	park_wait(gp, NULL, 0);
-	preempt_check(gp); // the world may have begun to stop since
-}
-
-// This thread is unwinding from a wait that it will not go back to: pthread_exit or a cancellation in a
-// handler on top of it, or asynchronous cancellation.
-void park_settle(void)
-{
-	struct g *gp = tls.self;
-
-	if (!park_abandon(LEAVES) && gp && gp->waiting)
-		settle(gp);
-}
-
-// The calling thread leaves for good; what remains of it runs ungated and is never adopted.
-void goexit(void)
-{
-	struct g *gp = tls.self;
-
-	stw_thread_exits();
-	park_settle();
-	tls.no_adopt++;
-	if (!gp)
-		return;
-	lot_unclaim(gp, true); // of a wait it left by longjmp
-	entersyscallblock(gp); // hands the P on and waits for a signal on its way
-	tls.g = NULL;
-	tls.self = NULL;
-	altstack_thread_exit(gp);
-	sys5(SYS_prctl, 16 /* PR_GET_NAME */, gp->name, 0, 0, 0);
-	stats_thread_exit(gp);
-	TRACE(end_of, gp);
-	store_relaxed(&gp->status, G_DEAD);
-	fetch_sub(&sched.ngs, 1); // a count only
-	g_free(gp);
-}
-
-// After fork: the only thread left is the caller. All state is built anew rather than locked before
-// the fork: the program's own atfork handlers run in between and may need our locks.
-void sched_reset_in_child(void)
-{
-	struct g *gp;
-
-	tls.g = NULL;
-	tls.self = NULL;
-	tls.critical = 0;
-	sched.lock.word = 0;
-	sched.pidle = NULL;
-	sched.npidle = 0;
-	sched.runq = (struct gqueue){0};
-	if (sched.policy && sched.policy->reset)
-		sched.policy->reset();
-	sched.demand = 0;
-	sched.ngs = 0;
-	sched.nprocs = 0;
-	sched.nprocs_made = 0;
-	sched.gfree = NULL;
-	for (gp = sched.allgs; gp; gp = gp->alllink) {
-		// As its thread finds it if the fork was in a handler that now returns.
-		gp->p = NULL;
-		gp->preempt = false;
-		gp->waiting = false;
-		gp->handlers = 0;
-		gp->is_interrupted = false;
-		gp->joins = 0;
-		gp->note = NOTE_NONE;
-		gp->park = PARK_NONE;
-		gp->waitaddr = NULL;
-		gp->claim = NULL;
-		gp->status = G_IDLE;
-		gp->schedlink = sched.gfree;
-		sched.gfree = gp;
-	}
-	tls.vforked = 0;
-	tls.deep = 0;
-	if (sched.allp)
-		os_munmap(sched.allp, sizeof(struct p) * MAX_PROCS);
-	sched.allp = NULL;
-	sched.open = false;
-	sched.stopping = false;
-	sched.watch_idle = 0;
-	sched.start_time = 0;
-	store_relaxed(&sched.active, PHASE_DORMANT);
 }

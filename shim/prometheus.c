@@ -237,7 +237,7 @@ static void counters(struct sink *s)
 	COUNTER("lock_holders_deferred", "Lock holders spared.", lock_deferred);
 	COUNTER("lock_holders_handed", "Lock holders handed a virtual processor.", lock_handed);
 	COUNTER("eintr_hidden", "Interrupted calls repeated.", eintr_hidden);
-	COUNTER("credit_runs", "Returns from blocking calls that ran on credit.", credit_runs);
+	COUNTER("credit_runs", "Returns from waits that ran on credit.", credit_runs);
 }
 
 static void labels_of_process(struct sink *s)

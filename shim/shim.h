@@ -163,12 +163,6 @@ void trace_end_of(const struct g *gp);
 	} while (0)
 
 // --- proc.c -----------------------------------------------------------------------------------
-int sched_init(int nprocs);	 // P pool; 0 or -errno
-void sched_start(struct g *gp);	 // the calling thread becomes gp and takes a P without waiting
-void sched_reset_in_child(void); // after fork: one thread, dormant
-void gostart(
-	struct g *gp); // a new thread becomes gp, which was made parked; returns once it holds a P
-void goexit(void);     // the calling thread leaves the scheduler, its P goes on
 void gosched(struct g *gp, enum g_status as); // let others run: as = G_RUNNABLE or G_PREEMPTED
 void preempt_check_slow(struct g *gp);
 bool preempt_due(struct g *gp);
@@ -196,6 +190,8 @@ static inline int park_wait(struct g *gp, const struct deadline *until, unsigned
 {
 	return park_wait_since(gp, until, flags, handled_so_far(gp));
 }
+// Own thread, with no P and in no queue: take an idle one, run on without, or queue.
+void run_again(struct g *gp, bool on_credit, enum ready_as as);
 void gounpark(struct g *gp); // own thread, parked and in no queue: get a P again
 void goready(struct g *gp);  // signal-safe
 void entersyscall_slow(struct g *gp);
@@ -207,11 +203,6 @@ bool retakep(struct p *pp, uint64_t word); // CAS word away; true: pp is pinned 
 struct p *pin(struct g *gp);
 void wakep(
 	int64_t now); // work was queued without a P: one that is idle, or whose holder sleeps, takes it
-void park_settle(void); // the thread unwinds from its wait for good
-// The thread goes on at stack pointer sp, by longjmp (LEAVES: leaves for good): if that is outside of a handler that
-// ran on top of a wait or a call, or outside of a deep call, end what it leaves. True: it did.
-bool park_abandon(uintptr_t sp);
-#define LEAVES UINTPTR_MAX
 
 static inline bool demand(void)
 {
@@ -319,6 +310,27 @@ static inline void deep_leave(struct g *gp)
 	tls.deep = 0;
 	exitsyscall(gp);
 }
+
+// --- life.c: how Gs begin and end ---------------------------------------------------------------
+int sched_init(int nprocs);	 // P pool; 0 or -errno
+void sched_start(struct g *gp);	 // the calling thread becomes gp and takes a P without waiting
+void sched_reset_in_child(void); // after fork: one thread, dormant
+void gostart(
+	struct g *gp);	// a new thread becomes gp, which was made parked; returns once it holds a P
+void goexit(void);	// the calling thread leaves the scheduler, its P goes on
+void park_settle(void); // the thread unwinds from its wait for good
+// The thread goes on at stack pointer sp, by longjmp (LEAVES: leaves for good): if that is outside of a handler that
+// ran on top of a wait or a call, or outside of a deep call, end what it leaves. True: it did.
+bool park_abandon(uintptr_t sp);
+#define LEAVES UINTPTR_MAX
+
+// --- credit.c: who runs without a P -------------------------------------------------------------
+bool credit_back(const struct g *gp, int64_t now);  // may it, back from a wait of its own?
+bool credit_woken(const struct g *gp, int64_t now); // may it, woken by another thread?
+bool credit_is_common(int64_t now);		    // most come back on credit
+void runs_without(struct g *gp, int64_t now);	    // it does; then sysmon_stray
+void stray_ends(struct g *gp, const struct p *lost, int64_t now); // it stops; by its own thread
+void burst_ends(struct g *gp, int64_t now);			  // the same, with a P or without
 
 // --- sleepers.c -------------------------------------------------------------------------------
 enum { RETAKE_AFTER = 20000 };	     // ns in one system call; Go's sysmon tick

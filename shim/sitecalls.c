@@ -58,7 +58,7 @@ void site_waits(uintptr_t from)
 	uintptr_t pc = slot->back - 2;
 	bool long_enough;
 
-	if (!gp || !demand())
+	if (!gp || !demand() || (on_credit(gp) && !load_relaxed(&gp->preempt)))
 		return;
 	long_enough = spin_paused(gp, pc);
 	// Its slice is over. No signal would stop it: most of the time it is in our text, where none does.

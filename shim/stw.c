@@ -21,6 +21,7 @@
 //    and after that membarrier makes every running thread execute a barrier: who has passed its look at gp->preempt by then
 //    is seen as running, who has not sees it and queues, with locks held or not (preempt_check_slow).
 //  - A G without a P that parks and finds a token runs on. So one that waits counts only in PARK_PARKED.
+//  - A G is granted a P, or goes on without one, and its thread sleeps still: it is no straggler that sleeps unseen (ask).
 //  - A handler on a thread that waits: it counts itself (gp->handlers), then looks at sched.stopping. stw_poll looks the other way round.
 //
 // Rejected: SIGSTOP and ptrace (no safe points; a parent and debuggers see it). A signal to every thread, as collectors do: it
@@ -110,13 +111,13 @@ static void add_straggler(struct round *round, const struct g *gp)
 	r->stragglers++;
 }
 
-// Its thread sleeps in the library and not in the program: it has been granted a P and is still to wake up, as its waker was
-// stopped by the kernel in between, or it waits for a lock of ours. It goes on by itself.
+// Its thread sleeps in the library and not in the program: it has been granted a P, or goes on without, and is still to wake up, as the
+// kernel runs others than its waker, which need not be a G that is waited for here; or it waits for a lock of ours. It goes on by itself.
 static bool sleeps_here(const struct g *gp)
 {
 	const volatile struct g *v = gp;
 
-	return v->dozes || (v->waiting && !load_relaxed(&gp->handlers));
+	return v->dozes || (v->waiting && v->status == G_RUNNING && !load_relaxed(&gp->handlers));
 }
 
 // Is gp's thread asleep in the kernel, perhaps for long? An uninterruptible sleep is mostly a page fault that waits
@@ -152,8 +153,8 @@ static void ask(struct g *gp, struct p *pp, uint64_t word, int64_t now, struct r
 		return;
 	}
 	round->running++;
-	if (state == 'D')
-		return; // what follows the fault may be a call that a signal would end
+	if (state == 'D' || state == 'S')
+		return; // it goes on by itself, after a fault perhaps with a call that a signal would end
 	if (load_relaxed(&gp->locks) > 0) {
 		if (now < stw.since + GRACE)
 			return;

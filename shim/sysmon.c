@@ -25,18 +25,21 @@ enum {
 	FRUITLESS = 20,		 // looks before the interval starts to double
 	STRAY_LOOK = 5000000,	 // ns between looks at strays while nobody waits for a P,
 	STRAY_IDLE = 1000000000, // up to so many if they do nothing: one may wake unseen
-	STRAY_ALONE = 10000000,	 // ns of CPU time that they may use then
-	LINGER = 10,		 // short sleeps without demand before the long one
-	SIGNAL_LOST = 20000000,	 // ns until a signal on its way is given up
-	UNSTARTED = 10000000,	 // ns with a P until a thread is expected to have started
-	HASTE = 10,		 // nice, below the program's
-	SLICE_SHORT = 1000000,	 // ns
-	SLICE_SUSPECT = 200000,	 // ns
-	TAKEOVER = 40000,	 // ns from sysmon's wake-up to the start of the next slice
-	BACKOFF_MIN = 50000,	 // ns between a refusal and the next signal
-	BACKOFF_MAX = 5000000,	 // ns
-	LOOK_MIN = 150000,	 // ns of a slice before the holder is asked whether it spins
-	LOOK_TOGETHER = 30000,	 // ns that a look may come sooner, with another one
+	STRAY_ALONE = 10000000,	 // ns of CPU time that they may use then,
+	STRAY_CREDITS = 10,	 // credits that they have where most run on credit, up to
+	STRAY_COMMON = 1000000,	 // ns
+	STRAY_SHARE = 20, // the time between two looks at strays by that of one, up to TICK_MAX
+	LINGER = 10,	  // short sleeps without demand before the long one
+	SIGNAL_LOST = 20000000, // ns until a signal on its way is given up
+	UNSTARTED = 10000000,	// ns with a P until a thread is expected to have started
+	HASTE = 10,		// nice, below the program's
+	SLICE_SHORT = 1000000,	// ns
+	SLICE_SUSPECT = 200000, // ns
+	TAKEOVER = 40000,	// ns from sysmon's wake-up to the start of the next slice
+	BACKOFF_MIN = 50000,	// ns between a refusal and the next signal
+	BACKOFF_MAX = 5000000,	// ns
+	LOOK_MIN = 150000,	// ns of a slice before the holder is asked whether it spins
+	LOOK_TOGETHER = 30000,	// ns that a look may come sooner, with another one
 	// Signals before it grows: a thread that is at safe points half of the time refuses them all once in 256.
 	INSIST = 8,
 };
@@ -422,8 +425,11 @@ static int64_t watch_strays(int64_t now)
 {
 	int64_t enough = demand() || config.credit > STRAY_ALONE ? config.credit : STRAY_ALONE;
 	bool active = false, any = false;
+	int64_t common = earlier(STRAY_CREDITS * config.credit, STRAY_COMMON), took;
 	int n = 0;
 
+	if (enough < common && credit_is_common(now))
+		enough = common;
 	if (now < mon.next_strays)
 		return mon.latest_strays;
 	if (!demand())
@@ -470,7 +476,8 @@ static int64_t watch_strays(int64_t now)
 		store_relaxed(&strays_alone, 1);
 	mon.alone = active || !mon.alone ? STRAY_LOOK : earlier(2 * mon.alone, STRAY_IDLE);
 	mon.next_alone = any ? now + mon.alone : INT64_MAX;
-	mon.next_strays = now + n * US + (active ? 100 * US : mon.tick / 2);
+	took = earlier(os_nanotime() - now, TICK_MAX / STRAY_SHARE);
+	mon.next_strays = now + n * US + (active ? 100 * US : mon.tick / 2) + STRAY_SHARE * took;
 	mon.latest_strays = mon.next_strays + (active ? 0 : mon.tick);
 	return mon.latest_strays;
 }

@@ -16,7 +16,7 @@
 //   G_IDLE      in the free list, or being set up by its creator, who owns it.
 //   G_RUNNABLE  wants a P and sits in exactly one run queue; whoever dequeues it must grant it a P.
 //   G_RUNNING   runs application code, or was just granted a P and is about to. Owned by its
-//               thread. Holds gp->p, or no P at all: a stray, on credit or retaken (proc.c).
+//               thread. Holds gp->p, or no P at all: a stray, on credit or retaken (credit.c).
 //   G_SYSCALL   in a call that may block. Owned by its thread. It may hold a P, which sysmon may retake.
 //   G_WAITING   parked, in no run queue; only the goready that wins gp->park, or its own thread
 //               after a timeout, moves it on.
@@ -225,6 +225,7 @@ struct g {
 	struct asking asking;	// sysmon: preemption signals to it in that stretch
 	int64_t burst_since;	// when it came back from its last wait
 	uint8_t long_bursts;	// of these, in a row
+	int64_t unwatched, reckoned_cpu, reckoned_run; // credit.c; owner only
 	uint64_t run_ns, wait_ns, switches;
 	char name[16];
 	char traced_name[16]; // tracer: the one it wrote last
@@ -329,7 +330,7 @@ struct policy {
 	bool (*empty)(void);	    // no G in any queue, as far as can be seen without locks
 
 	// May be NULL. drain: a dying P gives its queue away. charge: gp, the caller's own G, has run for ns until now. wakes: gp comes back from a wait, or is new, and
-	// is about to run or to be queued. credit: may it run without a P? victim: the P, and the word under which it is held, whose
+	// is about to run or to be queued. credit: may it run without a P? Who does not say, gives none to who was woken by another thread. victim: the P, and the word under which it is held, whose
 	// holder should make room for a G that has just been queued, at *ret_at at the earliest, or NULL.
 	// reserve, reset: memory for n Gs; the child of a fork has none.
 	void (*drain)(struct p *pp);

@@ -37,6 +37,7 @@
 #define OP_READY 32   /* ready another one */
 #define OP_LAST 64    /* G 0: a system call that lasts until all others have ended */
 #define OP_UNSEEN 128 /* G 0: the same, where no interposer sees it */
+#define OP_JUMP 256   /* until readied, or until a handler on top of it leaves by longjmp */
 #ifndef ALLOW
 #define ALLOW OP_PARK
 #endif
@@ -584,6 +585,50 @@ inline gopark_begin(parked)
 	fi
 }
 
+/* The part of goready for one that needs no P. */
+inline woken_without(t, g)
+{
+#ifdef MUT_woken_note_first
+	woken_note(t, g);
+	woken_status(t, g);
+	park[g] = PARK_NONE
+#elif defined(MUT_woken_park_first)
+	park[g] = PARK_NONE;
+	woken_status(t, g);
+	woken_note(t, g)
+#elif defined(MUT_woken_park_last)
+	woken_status(t, g);
+	woken_note(t, g);
+	park[g] = PARK_NONE
+#else
+	woken_status(t, g);
+	park[g] = PARK_NONE;
+	woken_note(t, g)
+#endif
+}
+
+inline woken_status(t, g) /* runs_without */
+{
+	atomic {
+		drain(t);
+		gp_p[g] = NONE;
+		preempt[g] = false;
+		status[g] = G_RUNNING
+	}
+}
+
+inline woken_note(t, g) /* wake */
+{
+	atomic {
+		drain(t);
+		if
+		:: note[g] & SLEEPING -> futex[g] = false
+		:: else
+		fi;
+		note[g] = note[g] | GRANTED
+	}
+}
+
 inline goready(t, g, own)
 {
 #ifdef MUT_goready_not_an_xchg
@@ -596,13 +641,19 @@ inline goready(t, g, own)
 		park[g] = PARK_TOKEN
 	}
 #endif
+	looked = false;
+#ifdef WOKEN
+	if
+	:: look_word == PARK_PARKED && npidle == 0 -> looked = true
+	:: true /* credit_woken: credits are not common, the world is to stop, policy->credit */
+	fi;
+#endif
 	if
 	:: look_word != PARK_PARKED /* the token is left */
+	:: look_word == PARK_PARKED && looked -> woken_without(t, g)
 	:: else ->
-		atomic { /* nobody looks at these but sysmon when it stops the world */
-			status[g] = G_RUNNABLE;
-			park[g] = PARK_NONE
-		}
+		status[g] = G_RUNNABLE;
+		park[g] = PARK_NONE;
 		pidleget(t, rp);
 		if
 		:: rp != NONE -> grant(t, rp, g)
@@ -660,7 +711,8 @@ inline take_from_lot(ret, but)
 
 proctype G(byte me)
 {
-	byte pp = NONE, n, r, op, left = OPS;
+	byte pp = NONE, n, r, left = OPS;
+	short op;
 	bool parked, credit, in_call, handled;
 	LOCALS;
 
@@ -683,13 +735,14 @@ choose:	in_call = false;
 		:: left == 0 -> op = 0
 		:: left > 0 && MAY(OP_PARK) -> op = OP_PARK
 		:: left > 0 && MAY(OP_TIMED) -> op = OP_TIMED
+		:: left > 0 && MAY(OP_JUMP) -> op = OP_JUMP
 		:: left > 0 && MAY(OP_SYSCALL) && me == 0 -> op = OP_SYSCALL
 		:: left > 0 && MAY(OP_BLOCK) -> op = OP_BLOCK
 		:: left > 0 && MAY(OP_YIELD) -> op = OP_YIELD
 		:: left > 0 && MAY(OP_READY) -> op = OP_READY
 		:: left > 0 && MAY(OP_LAST) && me == 0 -> op = OP_LAST
 		:: left > 0 && MAY(OP_UNSEEN) && me == 0 -> op = OP_UNSEEN
-#if !(ALLOW & (OP_PARK | OP_TIMED | OP_BLOCK | OP_YIELD | OP_READY))
+#if !(ALLOW & (OP_PARK | OP_TIMED | OP_JUMP | OP_BLOCK | OP_YIELD | OP_READY))
 		:: me != 0 -> op = 0
 #endif
 		fi;
@@ -701,8 +754,8 @@ choose:	in_call = false;
 	}
 	if
 	:: op == 0 -> goto goexit
-#if ALLOW & (OP_PARK | OP_TIMED)
-	:: op == OP_PARK || op == OP_TIMED -> goto lot_wait
+#if ALLOW & (OP_PARK | OP_TIMED | OP_JUMP)
+	:: op == OP_PARK || op == OP_TIMED || op == OP_JUMP -> goto lot_wait
 #endif
 	:: op == OP_YIELD -> goto gosched
 #if ALLOW & OP_READY
@@ -728,7 +781,7 @@ choose:	in_call = false;
 	:: else -> assert(false)
 	fi;
 
-#if ALLOW & (OP_PARK | OP_TIMED)
+#if ALLOW & (OP_PARK | OP_TIMED | OP_JUMP)
 lot_wait:
 	atomic { /* lot_enqueue, under the lock of the bucket */
 		drain(me);
@@ -739,9 +792,10 @@ lot_wait:
 	:: !parked -> goto next
 	:: else
 	fi;
-	park_wait(op == OP_TIMED);
+	park_wait(op == OP_TIMED || op == OP_JUMP);
 	if
 	:: r == 0 -> goto next
+	:: op == OP_JUMP && r != 0 -> goto settle
 	:: else
 	fi;
 	/* lot_leave_parked */
@@ -769,6 +823,34 @@ lot_wait:
 		park_wait(false);
 		goto next
 	fi;
+settle:
+	if
+	:: park[me] == PARK_PARKED ->
+		atomic { /* lot_leave_parked */
+			drain(me);
+			if
+			:: lot[me] ->
+				lot[me] = false;
+				r = 0
+			:: else
+			fi
+		}
+	:: else
+	fi;
+	if
+	:: r == 0 ->
+		park[me] = PARK_NONE;
+		credit = true; /* gounpark */
+		goto run_again
+	:: else
+	fi;
+	looked = park[me] == PARK_NONE;
+	if
+	:: looked && status[me] == G_WAITING -> goto run_again /* interrupted between lot_leave_parked and run_again */
+	:: else
+	fi;
+	park_wait(false);
+	goto next;
 #endif
 
 entersyscallblock:

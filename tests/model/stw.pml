@@ -8,7 +8,7 @@
  * Memory is TSO for what is stored without a locked instruction: a G's status and park wait in buffers of its thread, in this order, until its
  * next locked instruction, a membarrier, or any time.
  *
- * CALLS, PARKS (a mask of Gs), HANDLERS: what Gs do. Two Gs, one P. G 0 holds a lock (gp->locks), G 1 may have a handler on top of its wait.
+ * CALLS, PARKS (a mask of Gs), HANDLERS: what Gs do; WOKEN: who is woken may go on without a P. Two Gs, one P. G 0 holds a lock (gp->locks), G 1 may have a handler on top of its wait.
  */
 
 #define NG 2
@@ -39,11 +39,17 @@ byte status[NG], park[NG], status_buffer[NG] = NONE, park_buffer[NG] = NONE;
 bool preempt[NG], queued[NG], in_lot[NG], locks[NG], grace_over[NG];
 byte handlers[NG];
 bool held[NG]; /* asleep in stw_hold */
-bool waits[NG]; /* gp->waiting: in park_wait, granted a P or not */
 bool user[NG]; /* in the program's code */
 bool stopping; /* sched.stopping */
 byte world, ended;
-bool credit_; /* of waker */
+bool credit_, goes_; /* of waker */
+#if defined(MUT_stw_woken_sleeps_unseen) || defined(MUT_stw_granted_sleeps)
+bool waits[NG]; /* gp->waiting */
+#define store_waiting(v) waits[me] = v
+#else
+#define store_waiting(v) skip
+#endif
+bool noted[NG]; /* gp->note, of who is woken without a P */
 
 inline drain(g)
 {
@@ -122,14 +128,15 @@ inline program()
 	user[me] = false
 }
 
+#define granted(g) ((has[g] && status[g] == G_RUNNING && !queued[g]) || noted[g])
+
 /* Asleep until granted. A handler of the program may run on top: enter_handler, stw_hold. */
 inline park_wait(timed)
 {
-	timeout_ = false;
-	waits[me] = true;
+	atomic { timeout_ = false; store_waiting(true) }
 	if
-	:: has[me] && status[me] == G_RUNNING && !queued[me]
-	:: timed -> timeout_ = true
+	:: granted(me) -> atomic { noted[me] = false; store_waiting(false) }
+	:: timed -> atomic { timeout_ = true; store_waiting(false) }
 	#ifdef HANDLERS
 	:: me == 1 && !handled && !has[me] ->
 		handled = true;
@@ -153,10 +160,9 @@ inline park_wait(timed)
 		fi;
 		program();
 		handlers[me] = 0;
-		(has[me] && status[me] == G_RUNNING && !queued[me])
+		atomic { granted(me); noted[me] = false; store_waiting(false) }
 #endif
-	fi;
-	waits[me] = false
+	fi
 }
 
 proctype G(byte me)
@@ -393,11 +399,27 @@ end:	do
 			in_lot[0] || in_lot[1] -> g = (in_lot[0] -> 0 : 1);
 			in_lot[g] = false
 		}
+#ifdef MUT_woken_looks_first
+		goes_ = !stopping;
+#endif
 		atomic {
 			credit_ = park[g] == PARK_PARKED;
 			park[g] = PARK_TOKEN
 		}
+#ifdef MUT_woken_while_stopping
+		goes_ = true;
+#elif defined(WOKEN) && !defined(MUT_woken_looks_first)
+		goes_ = !stopping; /* credit_woken */
+#endif
 		if
+#ifdef WOKEN
+		:: credit_ && goes_ -> /* or not: policy->credit */
+			atomic { preempt[g] = false; grace_over[g] = false }
+			status[g] = G_RUNNING; /* runs_without */
+			park[g] = PARK_NONE;
+			noted[g] = true;
+			goes_ = false
+#endif
 		:: credit_ ->
 			status[g] = G_RUNNABLE;
 			park[g] = PARK_NONE;
@@ -476,7 +498,11 @@ end:	do
 		:: i < NG ->
 			s = status[i];
 			if
+#ifdef MUT_stw_woken_sleeps_unseen
+			:: s == G_RUNNING && !(remembers[i] && has[i]) && !waits[i] -> ask(i)
+#else
 			:: s == G_RUNNING && !(remembers[i] && has[i]) -> ask(i)
+#endif
 #ifndef MUT_stw_park_not_looked_at
 			:: s == G_WAITING && park[i] != PARK_PARKED -> running = true
 #endif

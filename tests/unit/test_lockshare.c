@@ -171,6 +171,30 @@ START_TEST(waited_for_seldom)
 }
 END_TEST
 
+// The account of one mutex passes to another one of the same bucket: what was noted of the first says nothing of that.
+START_TEST(account_passes_on)
+{
+	const char *second = (const char *)&mutex + 1;
+
+	while (bucket_of(second) != bucket_of(&mutex))
+		second++;
+	waits(&other, LOT_ANY);
+	holds(&hog, 10 * US);
+	ck_assert(woken(&other));
+	other.waitmutex = &mutex;
+	lot_enqueue(&other, &cond, LOT_ANY);
+	ck_assert(lot_signal(&cond, &mutex)); // waits from now on, and nobody lets go of the mutex
+	ck_assert(lot_leave(&other));
+	now += 10 * MS;
+	share_waits(&other, second);
+	lot_enqueue(&other, second, LOT_ANY);
+	now += 500 * US;
+	share_released(&hog, second);
+	ck_assert(woken(&other));
+	ck_assert_int_ge(hog.used - other.used, 400 * US);
+}
+END_TEST
+
 // Under policy go an unlock wakes the first waiter and bars nobody.
 START_TEST(not_under_go)
 {
@@ -193,6 +217,7 @@ static void add(TCase *tc)
 	tcase_add_test(tc, debt_is_bounded);
 	tcase_add_test(tc, moved_by_a_signal);
 	tcase_add_test(tc, waited_for_seldom);
+	tcase_add_test(tc, account_passes_on);
 	tcase_add_test(tc, not_under_go);
 }
 

@@ -75,11 +75,20 @@ START_TEST(chosen)
 }
 END_TEST
 
+static void holds_p(void)
+{
+	static struct p held = {.word = P_SEQ_ONE | P_RUNNING};
+
+	self.p = &held;
+	self.pseq = P_SEQ_ONE;
+}
+
 // What it counts: only with demand, only of a G that may stop.
 START_TEST(counted)
 {
 	rewrite();
 	become();
+	holds_p();
 	call("spin_plain", 5);
 	ck_assert_uint_eq(tls.pauses, 0);
 	sched.demand = 1;
@@ -95,7 +104,7 @@ START_TEST(counted)
 	call("spin_plain", 100);
 	ck_assert_uint_eq(tls.pauses, 110);
 	self.locks = 0;
-	tls.critical = 1; // it must not stop there: a gosched without a P would hang here
+	tls.critical = 1; // it must not stop there: there is no policy to ask who is next
 	call("spin_plain", 1);
 	ck_assert_uint_eq(tls.pauses, 0);
 	ck_assert_uint_eq(stats.spin_yields, 0);
@@ -116,6 +125,7 @@ START_TEST(on_credit)
 	sched.demand = 1;
 	call("spin_plain", 100);
 	ck_assert_uint_eq(stats.spin_yields, 0);
+	ck_assert_uint_eq(tls.pauses, 0); // nor is it asked how long it waits
 	ck_assert_int_eq(self.status, G_RUNNING);
 	self.preempt = true;
 	call("spin_plain", 100); // the P idles: it takes it
@@ -321,6 +331,7 @@ START_TEST(broken_off)
 	rewrite();
 	ck_assert_mem_eq(site("spin_plain"), jump.was, 2);
 	become();
+	holds_p();
 	sched.demand = 1;
 	call("spin_plain", 5);
 	ck_assert_uint_eq(tls.pauses, 5);

@@ -248,66 +248,6 @@ def case_errors():
             assert p.returncode == 125 and "Operation not permitted" in p.stderr and not p.stdout, p
 
 
-# Executes a program under a seccomp filter that forbids rt_tgsigqueueinfo.
-FILTER = """
-    #include <errno.h>
-    #include <linux/filter.h>
-    #include <linux/seccomp.h>
-    #include <stddef.h>
-    #include <sys/prctl.h>
-    #include <sys/syscall.h>
-    #include <unistd.h>
-    int main(int argc, char **argv)
-    {
-        struct sock_filter f[] = {
-            BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-            BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_rt_tgsigqueueinfo, 0, 1),
-            BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
-            BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
-        };
-        struct sock_fprog p = {sizeof f / sizeof *f, f};
-        if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &p))
-            return 77;
-        execv(argv[1], argv + 1);
-        return 126;
-    }
-"""
-
-
-def case_confined():
-    """A process under a seccomp filter cannot be asked, nor can a command ask that is under one; both is said at once. What is
-    said to be another way is one."""
-    confine = compiled("filter", FILTER)
-    program = compiled("busy", THREADS, "-pthread")
-    if subprocess.run([confine, "/bin/true"], check=False).returncode == 77:
-        raise Skip("no seccomp")
-    with Busy("1") as b:
-        settled(b.pid)
-        for verb in "top", "dump":
-            p = subprocess.run([confine, PREEMPT, verb, b.pid, *(["-b"] if verb == "top" else [])], env=env, text=True,
-                               stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-            assert p.returncode == 125 and "this command is under a seccomp filter" in p.stderr and not p.stdout, p
-            assert p.stderr.count("\n") == 1, p.stderr
-    full = {**env, "PREEMPT_PROCS": "2", "PREEMPT_DUMP_SIGNAL": "SIGUSR2", "LD_PRELOAD": LIBRARY}
-    with subprocess.Popen([confine, program, "1"], env=full, text=True, cwd=tmp, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                          stderr=subprocess.PIPE) as p:
-        try:
-            assert p.stdout.readline() == "ready\n"
-            for args in ("top", "-b"), ("dump",):
-                bad_usage(*args, str(p.pid), say="is under a seccomp filter")
-            p.send_signal(signal.SIGUSR2)
-            watchdog = threading.Timer(60, p.kill)
-            watchdog.start()
-            text = ""
-            while "[pthread_mutex_lock" not in text or '"ho?[1mlder"' not in text:
-                line = p.stderr.readline()
-                assert line, text
-                text += line
-            watchdog.cancel()
-        finally:
-            p.kill()
-
-
 def case_without_pid():
     """Without a process id: the only one there is, or an error that lists them."""
     if os.geteuid() == 0 and not os.path.exists("/proc/self/ns/pid"):

@@ -553,8 +553,8 @@ static void listen(void)
 	uint64_t bit = SIG_BIT(SIG_SETXID);
 
 	mon.undecided = false;
-	// With another signal the program's instances could come here.
-	if (config.signal == SIG_SETXID && !confined(CONFINE_FILES))
+	// Also where another signal preempts: the program's instances of that one could come here.
+	if (!confined(CONFINE_FILES))
 		os_sigmask(SIG_UNBLOCK, &bit, NULL);
 }
 

@@ -187,10 +187,7 @@ static void explain(const struct target *t)
 		fprintf(stderr,
 			"preempt: process %d %s; PREEMPT_DUMP_SIGNAL and PREEMPT_STATS are other "
 			"ways\n",
-			t->pid,
-			is_confined(t->pid, t->deaf) ? target_error(-EACCES)
-						     : "runs with PREEMPT_SIGNAL, so the "
-						       "library's thread takes no signal");
+			t->pid, target_error(-EACCES));
 }
 
 bool target_find(struct target *t)

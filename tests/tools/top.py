@@ -236,9 +236,6 @@ def case_errors():
     with Busy("-1") as b:  # has the library, but no threads
         bad_usage("top", "-b", b.pid, say="not scheduled (yet)")
         assert files() == []
-    with Busy("1", PREEMPT_SIGNAL="SIGURG") as b:
-        bad_usage("top", "-b", b.pid, say="runs with PREEMPT_SIGNAL")
-        bad_usage("dump", b.pid, say="runs with PREEMPT_SIGNAL")
     if os.geteuid() == 0 and shutil.which("setpriv"):
         with Busy("1") as b:
             p = subprocess.run(["setpriv", "--reuid=65534", "--clear-groups", PREEMPT, "top", "-b", b.pid], text=True,
@@ -246,6 +243,65 @@ def case_errors():
             if "Permission denied" in p.stderr and p.returncode in (126, 127, 1):
                 return  # the build tree is not open to others
             assert p.returncode == 125 and "Operation not permitted" in p.stderr and not p.stdout, p
+
+
+def case_other_signal():
+    """With a preemption signal of the user's choice processes are asked as ever, also the child of a fork; and what libc wants of
+    its own signal still happens in all threads."""
+    for name in "SIGURG", "SIGRTMIN+3":
+        with Busy("1", "fork", PREEMPT_SIGNAL=name) as b:
+            settled(b.pid)
+            out, _ = good(preempt("dump", b.pid))
+            assert "[pthread_mutex_lock" in out, out
+            out, _ = good(preempt("top", "-b", "--json", b.pid))
+            assert len(json.loads(out)["threads"]) == 4, out
+            os.kill(int(b.p.stdout.readline()), signal.SIGKILL)
+    prog = compiled("changes", """
+        #define _GNU_SOURCE
+        #include <pthread.h>
+        #include <stdio.h>
+        #include <sys/syscall.h>
+        #include <sys/wait.h>
+        #include <unistd.h>
+        static pthread_barrier_t changed;
+        static void *look(void *arg)
+        {
+            pthread_barrier_wait(&changed); /* all run */
+            pthread_barrier_wait(&changed);
+            *(int *)arg = (int)syscall(SYS_getegid);
+            return NULL;
+        }
+        static void all_change(void)
+        {
+            pthread_t t[3];
+            int seen[3], own = getegid();
+            pthread_barrier_init(&changed, NULL, 4);
+            for (int i = 0; i < 3; i++)
+                pthread_create(&t[i], NULL, look, &seen[i]);
+            pthread_barrier_wait(&changed);
+            if (setegid(getuid() == 0 ? own + 1 : own))
+                puts("refused");
+            pthread_barrier_wait(&changed);
+            for (int i = 0; i < 3; i++) {
+                pthread_join(t[i], NULL);
+                if (seen[i] != (getuid() == 0 ? own + 1 : own))
+                    puts("another group");
+            }
+        }
+        int main(void)
+        {
+            all_change();
+            fflush(stdout);
+            if (fork() == 0) {
+                all_change(); /* as a process that has had no threads */
+                return 0;
+            }
+            wait(NULL);
+            puts("end");
+            return 0;
+        }""", "-pthread")
+    p = subprocess.run([prog], env={**env, "LD_PRELOAD": LIBRARY, "PREEMPT_SIGNAL": "SIGURG"}, text=True, stdout=subprocess.PIPE, timeout=60)
+    assert p.stdout == "end\n", p.stdout
 
 
 def case_without_pid():

@@ -202,8 +202,8 @@ static uint64_t find_all(void)
 		hash = add_to_hash(hash, gp);
 		n++;
 	}
-	if (n == 0 || n != load_relaxed(&sched.ngs) || os_confined() || signal_may_wake() ||
-	    has_foreign_threads())
+	if (n == 0 || n != load_relaxed(&sched.ngs) || confined(CONFINE_FILES) ||
+	    signal_may_wake() || has_foreign_threads())
 		return 0;
 	st.n = 0;
 	return hash;

@@ -341,7 +341,7 @@ static void write_file(const struct text *t, uint32_t nonce)
 	struct text n = {name, 0, sizeof name}, w = {whole, 0, sizeof whole};
 	long dir, fd;
 
-	if (os_confined()) // a filter may answer an open with death
+	if (confined(CONFINE_FILES)) // since it was asked for
 		return;
 	dir = open_directory();
 	if (dir < 0)
@@ -407,6 +407,12 @@ int64_t dump_poll(int64_t now)
 		if (st.what & ~(uint32_t)ASK_DEADLOCK)
 			st.what &= ~(uint32_t)ASK_DEADLOCK;
 		fetch_and(&asked, ~st.what); // pairs with ask
+		if (st.what & ASK_FILE && confined(CONFINE_FILES)) {
+			sysmon_turns_deaf();
+			st.what &= ~(uint32_t)ASK_FILE;
+			if (!st.what)
+				return now;
+		}
 		st.until = now + TABLES * MS;
 		st.phase = TABLE;
 		return now;

@@ -19,8 +19,8 @@
 // address space is the program's); posix_spawn (libc; SIGCHLD); oom_score_adj for the helper (it would hold for all that
 // share the memory).
 //
-// No helper where it could do harm: with other effective than real ids; if a seccomp filter was installed after the start of
-// the program (clone may be answered with death); if new children go to another pid namespace, where the keeper would be
+// No helper where it could do harm: with other effective than real ids; under a seccomp filter that may answer with death
+// (confine.c); if new children go to another pid namespace, where the keeper would be
 // its init; under valgrind, which ends the program at a clone of this kind.
 //
 // helper_call is the same without a command: a function of ours, which may wait for files that are slow or never come (a home
@@ -36,7 +36,6 @@
 #include <fcntl.h>
 #include <linux/close_range.h>
 #include <linux/sched.h>
-#include <linux/seccomp.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -66,7 +65,6 @@ struct job {
 static char command[512], environment[ENV_SIZE];
 static size_t environment_used;
 static bool allowed, library_known, valgrind;
-static int filters;  // seccomp filters at the start
 static int running;  // pid of the keeper, 0: none
 static int calling;  // pid of the process of helper_call, 0: none
 static bool leaving; // no more of either
@@ -74,33 +72,6 @@ static bool cloning; // sysmon is about to make one, and has not seen leaving
 static char *memory; // of struct job and the keeper's stack
 
 // --- what is known from the start -------------------------------------------------------------------
-
-// Seccomp filters of this thread. The line of /proc is new in Linux 5.9.
-static int count_filters(void)
-{
-	static const char key[] = "Seccomp_filters:\t";
-	char buf[3072];
-	int n;
-
-	if (sys5(SYS_prctl, PR_GET_SECCOMP, 0, 0, 0, 0) != SECCOMP_MODE_FILTER)
-		return 0;
-	n = os_read_file("/proc/thread-self/status", buf, sizeof buf);
-	for (int i = 0; i + (int)sizeof key <= n; i++) {
-		int count = 0;
-
-		if (memcmp(buf + i, key, sizeof key - 1) != 0)
-			continue;
-		for (i += sizeof key - 1; buf[i] >= '0' && buf[i] <= '9' && count < 1000000; i++)
-			count = count * 10 + buf[i] - '0';
-		return count;
-	}
-	return -1; // some
-}
-
-void helper_init(void)
-{
-	filters = count_filters();
-}
 
 static void keep_variable(const char *text)
 {
@@ -372,6 +343,11 @@ static bool other_namespace(void)
 	return n > 0 && (n != m || memcmp(own, theirs, (size_t)n) != 0);
 }
 
+bool helper_clones(void)
+{
+	return !valgrind && !other_namespace();
+}
+
 static bool ids_differ(void)
 {
 	uint32_t u[3], g[3];
@@ -412,8 +388,8 @@ int helper_start(const char *const *paths, int n)
 		return refuse(-EPERM, "this process has other rights than its user");
 	if (valgrind)
 		return refuse(-EPERM, "valgrind ends programs that do so");
-	if (count_filters() != filters)
-		return refuse(-EPERM, "this process has confined itself (seccomp)");
+	if (confined(CONFINE_FILES | CONFINE_WAIT))
+		return refuse(-EPERM, "a seccomp filter may forbid it");
 	if (other_namespace())
 		return refuse(-EPERM, "new processes go to another pid namespace");
 	memory = os_mmap(sizeof *j + STACK);
@@ -431,8 +407,7 @@ int helper_start(const char *const *paths, int n)
 	for (env = environment; env < environment + environment_used; env += str_len(env) + 1)
 		if (i < 7)
 			j->envp[i++] = env;
-	// Is it there, and not forbidden by death?
-	j->share = !os_confined() && sys3(SYS_close_range, ~0u, ~0u, 0) == 0;
+	j->share = sys3(SYS_close_range, ~0u, ~0u, 0) == 0; // is it there?
 	pid = clone_private(&running, j->share ? CLONE_FILES : 0, memory + sizeof *j + STACK, keep,
 			    j);
 	if (pid < 0) {
@@ -483,6 +458,7 @@ void helper_leave(void)
 
 	if (!sched.pid || os_getpid() != sched.pid)
 		return;
+	confine_leave();
 	(void)xchg(&leaving, true); // pairs with the xchg in clone_private
 	for (int i = 0; i < LEAVE_LOOKS && load_acquire(&cloning); i++) // as there
 		look_later();
@@ -507,8 +483,10 @@ void helper_leave(void)
 // The exec has failed.
 void helper_stay(void)
 {
-	if (os_getpid() == sched.pid)
-		store_relaxed(&leaving, false);
+	if (os_getpid() != sched.pid)
+		return;
+	confine_stay();
+	store_relaxed(&leaving, false);
 }
 
 int helper_poll(void)
@@ -563,7 +541,7 @@ int helper_call(void (*fn)(void *), void *arg)
 
 	if (calling)
 		return -EBUSY;
-	if (valgrind || os_confined() || other_namespace() ||
+	if (confined(CONFINE_FILES | CONFINE_WAIT) || !helper_clones() ||
 	    sys3(SYS_close_range, ~0u, ~0u, 0) != 0)
 		return -EPERM;
 	if (!call.stack)

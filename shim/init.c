@@ -93,7 +93,7 @@ __attribute__((constructor)) static void init(void)
 	modules_find_object =
 		(modules_find_object_fn *)dlvsym(RTLD_DEFAULT, "_dl_find_object", "GLIBC_2.35");
 	find_libc();
-	helper_init();
+	confine_init();
 	off = config.off;
 	if (!off && hidden_from_tsan()) {
 		off = true;

@@ -406,7 +406,9 @@ static bool load_some(int64_t until)
 	for (; order.taken < order.n; order.taken++) {
 		struct mapped *m = order.v[order.taken].m;
 
-		if (os_nanotime() < until)
+		if (confine_deadly(CONFINE_TABLES))
+			opened(m, -EPERM);
+		else if (os_nanotime() < until)
 			opened(m, cache_open(&m->id, &m->own, &m->size));
 		else
 			m->state = TABLE_NEW;
@@ -498,6 +500,8 @@ int64_t modules_poll(int64_t now)
 		st.begun = now;
 	if (now < st.begun + SETTLE)
 		return st.begun + SETTLE;
+	if (!confine_known()) // it says whether there may be a helper
+		return now + MS;
 	if (!modules) {
 		struct modules *k = os_mmap(sizeof *k);
 
@@ -578,4 +582,5 @@ void modules_reset_in_child(void)
 	memset(&st, 0, sizeof st);
 	st.round = round;
 	helper_reset_in_child();
+	confine_reset_in_child();
 }

@@ -217,6 +217,8 @@ static int identify_by_file(const struct map_line *line, struct module_id *ret)
 
 	if (!line || !*line->path || line->deleted)
 		return -ENOENT;
+	if (confine_deadly(CONFINE_TABLES))
+		return -EPERM;
 	r = sys5(SYS_statx, AT_FDCWD, line->path, 0x4000 /* AT_STATX_DONT_SYNC */,
 		 STATX_BASIC_STATS, &st);
 	if (r < 0)

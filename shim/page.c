@@ -89,9 +89,13 @@ void page_open(void)
 	struct stat st;
 	long fd;
 
-	if (!config.stats_page[0] || mapped || os_confined())
+	if (!config.stats_page[0] || mapped)
 		return;
 	stats_path(config.stats_page, &t);
+	if (confined_wait(CONFINE_FILES)) {
+		log_line(LOG_WARN, "PREEMPT_STATS_PAGE: a seccomp filter may forbid %s", path);
+		return;
+	}
 	if (str_eq(config.stats,
 		   config.stats_page)) { // cutting a file that is mapped ends the program
 		log_line(LOG_WARN, "PREEMPT_STATS_PAGE: %s is PREEMPT_STATS already", path);

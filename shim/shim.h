@@ -355,8 +355,9 @@ static inline bool resched_waits(const struct p *pp)
 }
 void sysmon_spins(int64_t now); // slices are shorter from now on for a while
 void sysmon_reset_in_child(void);
-void sysmon_stray(void);  // a G runs on credit; signal-safe
-void sysmon_notice(void); // something else than demand is to be done now; signal-safe
+void sysmon_stray(void);      // a G runs on credit; signal-safe
+void sysmon_notice(void);     // something else than demand is to be done now; signal-safe
+void sysmon_turns_deaf(void); // sysmon: requests of commands will not be answered
 // For stw.c, by sysmon.
 int64_t signal_g(struct g *gp, const struct p *pp, uint64_t word, struct asking *asking,
 		 int64_t since, int64_t now, int64_t answered);
@@ -629,7 +630,6 @@ bool modules_settled(void); // all tables that there will be are there
 void modules_reset_in_child(void);
 
 // --- helper.c: the process that builds missing tables ---------------------------------------------
-void helper_init(void);				   // at the start of the process: some 100 ns
 void helper_environment(char *const envp[]);	   // before any thread exists; NULL: never start it
 void helper_library(const char *path);		   // where we are; finds the command. Once
 int helper_start(const char *const *paths, int n); // sysmon; 0 or -errno. One at a time
@@ -643,7 +643,28 @@ void helper_stay(void); // any thread: the exec has failed
 // it cannot be. One at a time: until helper_calling says no.
 int helper_call(void (*fn)(void *), void *arg);
 bool helper_calling(void);
+bool helper_clones(void); // may a process be made of this one?
 void helper_reset_in_child(void);
+
+// --- confine.c: what a seccomp filter lets us do -----------------------------------------------------
+// Calls by what they are for. os_confined is for who may ask nothing but that, in a handler.
+enum {
+	CONFINE_FILES = 1,   // files, descriptors, processes
+	CONFINE_VM = 2,	     // process_vm_readv, process_vm_writev
+	CONFINE_TEXT = 4,    // memory that becomes executable
+	CONFINE_WAIT = 8,    // waitid
+	CONFINE_TABLES = 16, // what it takes to open a table
+};
+void confine_init(void);  // at the start of the process: 100 ns without a filter
+void confine_start(void); // activation: finds out what an inherited filter allows, in a thread
+bool confine_known(void); // it has, or there is nothing to find out
+bool confined(uint32_t wanted); // could one of these calls be deadly in this thread? 20 us under a
+				// filter, 4 KiB of stack; not in a handler
+bool confine_deadly(uint32_t wanted); // one of them is, for sure
+bool confined_wait(uint32_t wanted);  // the same, when it is known
+void confine_leave(void); // any thread: the process ends, or is about to exec: end the search
+void confine_stay(void);  // the exec has failed
+void confine_reset_in_child(void);
 
 // --- sites.c: instructions that are rewritten to wait well -----------------------------------------
 int64_t

@@ -362,19 +362,17 @@ void signal_activate(void)
 		if (sig != config.signal && (is_handler(&ka) || sig == config.dump_signal))
 			install(sig, &ka);
 	}
-	if (config.signal == SIG_SETXID)
-		signal_thread_made();
-	else
+	if (config.signal != SIG_SETXID)
 		kernel_set(config.signal, &ours, NULL);
+	signal_thread_made();
 }
 
-// By then libc has installed its handler for SIG_SETXID.
+// By then libc has installed its handler for SIG_SETXID. With another preemption signal it is ours all the same: commands ask sysmon by it.
 void signal_thread_made(void)
 {
 	struct kernel_sigaction ka;
 
-	if (config.signal != SIG_SETXID || kernel_set(SIG_SETXID, NULL, &ka) < 0 ||
-	    ka.handler == ours.handler)
+	if (kernel_set(SIG_SETXID, NULL, &ka) < 0 || ka.handler == ours.handler)
 		return;
 	critical_enter();
 	lock_acquire(&table_lock);
@@ -480,7 +478,7 @@ void signal_reset_in_child(void)
 			kernel_set(sig, &early, NULL);
 			continue;
 		}
-		if (sig != config.signal && sig != config.dump_signal &&
+		if (sig != config.signal && sig != config.dump_signal && sig != SIG_SETXID &&
 		    (reserved(sig) || !is_handler(&ka)))
 			continue;
 		if (sig != SIG_SETXID && is_handler(&ka)) {

@@ -616,11 +616,15 @@ int64_t sites_poll(int64_t now)
 		store_relaxed(present, 1);
 	if (st.off || config.spin != SPIN_ON || !modules)
 		return INT64_MAX;
+	if (!confine_known())
+		return now + MS;
 	if (now < st.again)
 		return st.again;
 	// What a filter refuses it may answer with death; and a call that does not return where it came from is an error with
 	// a shadow stack. Looked at each time: a program confines itself when it likes.
-	if (st.phase != WAIT && (os_confined() || has_shadow_stack())) {
+	if (st.phase != WAIT &&
+	    (confined(CONFINE_FILES | CONFINE_VM | CONFINE_TEXT | CONFINE_WAIT) ||
+	     has_shadow_stack())) {
 		st.off = true;
 		return INT64_MAX;
 	}

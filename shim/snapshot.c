@@ -434,8 +434,12 @@ static void take(int64_t now)
 {
 	uint32_t live = load_relaxed(&sched.ngs);
 
-	if (forbidden || load_relaxed(&leaving) || os_confined()) // a filter may answer with death
+	if (forbidden || load_relaxed(&leaving))
 		return;
+	if (confined(CONFINE_FILES | CONFINE_VM)) {
+		sysmon_turns_deaf();
+		return;
+	}
 	if (st.mapped && live > st.room && st.room < SNAPSHOT_THREADS_MAX)
 		close_file();
 	if (st.mapped && !is_there()) // also after an exec that failed

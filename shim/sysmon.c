@@ -63,6 +63,7 @@ static struct {
 	int64_t next_alone, alone; // look at strays then; ns from the last look
 	int64_t opaque_until;	   // holders blocked unseen not long ago
 	bool retook;
+	bool undecided; // whether requests are taken
 } mon;
 
 // There is demand. Signal-safe. The common case is one load.
@@ -553,6 +554,24 @@ static void sleep_deep(int64_t when)
 	mon.fruitless = 0;
 }
 
+// Requests of `preempt dump` and `preempt top` are taken, but under a filter that may forbid the answer; the command sees the mask.
+static void listen(void)
+{
+	uint64_t bit = SIG_BIT(SIG_SETXID);
+
+	mon.undecided = false;
+	// Also where another signal preempts: the program's instances of that one could come here.
+	if (!confined(CONFINE_FILES))
+		os_sigmask(SIG_UNBLOCK, &bit, NULL);
+}
+
+void sysmon_turns_deaf(void)
+{
+	uint64_t bit = SIG_BIT(SIG_SETXID);
+
+	os_sigmask(SIG_BLOCK, &bit, NULL);
+}
+
 static void sysmon(void *arg)
 {
 	// The kernel's struct sched_attr; a short slice lets a waking sysmon run at once.
@@ -567,12 +586,8 @@ static void sysmon(void *arg)
 
 	(void)arg;
 	tls.is_sysmon = true;
-	if (config.signal ==
-	    SIG_SETXID) { // with another one the program's instances could come here
-		uint64_t bit = SIG_BIT(SIG_SETXID);
-
-		os_sigmask(SIG_UNBLOCK, &bit, NULL); // dump.c
-	}
+	mon.undecided = true;
+	confine_start();
 	sys5(SYS_prctl, 29 /* PR_SET_TIMERSLACK */, 1, 0, 0, 0);
 	sys5(SYS_prctl, 15 /* PR_SET_NAME */, "sysmon", 0, 0, 0);
 	attr.nice = 20 - (int)sys2(SYS_getpriority, 0 /* PRIO_PROCESS */,
@@ -584,6 +599,8 @@ static void sysmon(void *arg)
 		int64_t now, next;
 
 		xchg(&napping, 1); // before any signal is sent; pairs with wake_from_nap
+		if (unlikely(mon.undecided) && confine_known())
+			listen();
 		now = os_nanotime();
 
 		follow_quota(now);

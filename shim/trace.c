@@ -612,8 +612,8 @@ void trace_open(void)
 			 tr.path);
 		return;
 	}
-	if (os_confined()) {
-		log_line(LOG_WARN, "PREEMPT_TRACE: no trace under a seccomp filter");
+	if (confined_wait(CONFINE_FILES)) {
+		log_line(LOG_WARN, "PREEMPT_TRACE: a seccomp filter may forbid %s", tr.path);
 		return;
 	}
 	tr.nrings = (cpus < TRACE_RINGS_MAX ? cpus : TRACE_RINGS_MAX - 1) + 1;

@@ -74,7 +74,16 @@ Description: preemptive scheduling of the threads of unmodified programs
  runs programs with it, compares, watches and explains.
 END
 printf 'activate-noawait ldconfig\n' >"$root/DEBIAN/triggers"
+# Tables for all users, which `preempt tables build --system` has made.
+cat >"$root/DEBIAN/postrm" <<'END'
+#!/bin/sh
+set -e
+case $1 in
+remove | purge) rm -rf "$DPKG_ROOT/var/cache/preempt" ;;
+esac
+END
 (cd "$root" && find usr -type f -print0 | sort -z | xargs -0 md5sum >DEBIAN/md5sums)
 chmod -R u=rwX,go=rX "$root"
+chmod 755 "$root/DEBIAN/postrm"
 dpkg-deb --root-owner-group -Zxz --build "$root" "$top/preempt_${version}_$arch.deb" >&2
 echo "$top/preempt_${version}_$arch.deb"

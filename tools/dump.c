@@ -199,8 +199,9 @@ static FILE *take_answer(const char *pattern, uid_t owner)
 	return f;
 }
 
-static FILE *wait_for_answer(int pid, uid_t owner, uint32_t nonce, int seconds)
+static FILE *wait_for_answer(const struct target *t, uint32_t nonce, int seconds)
 {
+	int pid = t->pid;
 	struct timespec pause = {.tv_nsec = 5000000};
 	char below[96], here[64];
 	FILE *f;
@@ -208,13 +209,17 @@ static FILE *wait_for_answer(int pid, uid_t owner, uint32_t nonce, int seconds)
 	snprintf(below, sizeof(below), "/proc/%d/root/tmp/preempt-*/dump-%08x", pid, nonce);
 	snprintf(here, sizeof(here), "/tmp/preempt-*/dump-%08x", nonce);
 	for (int i = 0; i < seconds * 200; i++) {
-		f = take_answer(below, owner);
+		f = take_answer(below, t->uid);
 		if (!f)
-			f = take_answer(here, owner);
+			f = take_answer(here, t->uid);
 		if (f)
 			return f;
 		if (kill(pid, 0) != 0 && errno == ESRCH) {
 			fprintf(stderr, "preempt: process %d has ended\n", pid);
+			return NULL;
+		}
+		if (i % 20 == 19 && target_is_deaf(t)) {
+			fprintf(stderr, "preempt: process %d %s\n", pid, target_error(-EACCES));
 			return NULL;
 		}
 		nanosleep(&pause, NULL);
@@ -244,7 +249,7 @@ static int dump_process(const struct options *o)
 		fprintf(stderr, "preempt: process %d %s\n", target.pid, target_error(r));
 		return EXIT_FAILED;
 	}
-	answer = wait_for_answer(target.pid, target.uid, nonce, o->seconds);
+	answer = wait_for_answer(&target, nonce, o->seconds);
 	if (!answer)
 		return EXIT_FAILED;
 	snprintf(root, sizeof(root), "/proc/%d/root", target.pid);

@@ -226,12 +226,24 @@ static bool status_has(const char *key, const char *word)
 	return found;
 }
 
+// The library's own way to find out what the filter of this process lives with, if there is one.
+static bool filter_allows(uint32_t wanted)
+{
+	static bool asked;
+
+	if (!asked)
+		confine_init();
+	asked = true;
+	return !confined_wait(wanted);
+}
+
 static bool can_write_self(void)
 {
 	char from = 1, to = 0;
 	struct iovec local = {&from, 1}, remote = {&to, 1};
 
-	return process_vm_writev(getpid(), &local, 1, &remote, 1, 0) == 1 && to == 1;
+	return filter_allows(CONFINE_VM) &&
+	       process_vm_writev(getpid(), &local, 1, &remote, 1, 0) == 1 && to == 1;
 }
 
 static void judge_features(struct doctor *d)
@@ -264,6 +276,31 @@ static void judge_features(struct doctor *d)
 		find_that(d, LEVEL_OK, "features", NULL, "membarrier, process_vm_writev, /proc");
 }
 
+static void judge_filter(struct doctor *d)
+{
+	const uint32_t sites = CONFINE_FILES | CONFINE_VM | CONFINE_TEXT | CONFINE_WAIT;
+	const char *without;
+
+	if (!filter_allows(CONFINE_FILES))
+		without = "no `preempt top`, `dump` and `trace`, and no instructions are rewritten";
+	else if (!filter_allows(CONFINE_FILES | CONFINE_VM))
+		without = "no `preempt top`, and no instructions are rewritten";
+	else if (!filter_allows(sites))
+		without = "no instructions are rewritten";
+	else
+		without = NULL;
+	if (without)
+		find_that(d, LEVEL_NOTE, "seccomp", NULL,
+			  "this process is under a seccomp filter that may kill for what it takes: "
+			  "%s",
+			  without);
+	else
+		find_that(
+			d, LEVEL_OK, "seccomp", NULL,
+			"this process is under a seccomp filter, as in containers; it allows what "
+			"the library does");
+}
+
 static void judge_confinement(struct doctor *d)
 {
 	long seccomp = status_number("Seccomp", 10), tracer = status_number("TracerPid", 10);
@@ -273,10 +310,7 @@ static void judge_confinement(struct doctor *d)
 		find_that(d, LEVEL_STOP, "seccomp", NULL,
 			  "this process is under strict seccomp: no program starts at all");
 	else if (seccomp > 1)
-		find_that(
-			d, LEVEL_NOTE, "seccomp", NULL,
-			"this process is under a seccomp filter, as in containers and services: no "
-			"instructions are rewritten, waits by spinning are found by sampling");
+		judge_filter(d);
 	if (tracer > 0)
 		find_that(
 			d, LEVEL_NOTE, "debugger", NULL,

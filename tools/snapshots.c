@@ -225,6 +225,8 @@ int snapshot_take(const struct target *t, struct snapshot *ret)
 	for (int ms = 0; ms < PATIENCE_MS; ms += PAUSE_MS) {
 		if (ms % ASK_AGAIN_MS == 0 && !target_lives(t))
 			return -ESRCH;
+		if (ms > 0 && ms % ASK_AGAIN_MS == 0 && target_is_deaf(t))
+			return -EACCES;
 		if (ms % ASK_AGAIN_MS == 0) {
 			r = target_ask(t, (uint64_t)SNAPSHOT_MARK << 32);
 			if (r < 0)

@@ -129,6 +129,7 @@ static const struct argp_option check_options[] = {
 	{0},
 };
 static const struct argp_option dump_options[] = {
+	{"json", OPT_JSON, NULL, 0, "Print an object for each file", 0},
 	{"fresh", OPT_FRESH, NULL, 0, "Compile the file anew, whatever is in the cache", 0},
 	{0},
 };
@@ -304,7 +305,7 @@ static int check(struct options *o)
 // --- dump -----------------------------------------------------------------------------------------------------
 
 // A table file, wherever it lies. 1: it is none.
-static int dump_file(const char *path)
+static int dump_file(const char *path, FILE *out)
 {
 	struct table table;
 	const char *why = "too short";
@@ -327,7 +328,7 @@ static int dump_file(const char *path)
 	if (p != MAP_FAILED) {
 		why = table_check(p, (size_t)st.st_size, &table);
 		if (!why)
-			r = dump_table(&table, stdout);
+			r = dump_table(&table, out);
 		munmap(p, (size_t)st.st_size);
 	}
 	if (why) {
@@ -337,7 +338,7 @@ static int dump_file(const char *path)
 	return r;
 }
 
-static int dump_fresh(const char *path)
+static int dump_fresh(const char *path, FILE *out)
 {
 	struct buffer buffer = {0};
 	struct table table;
@@ -349,12 +350,12 @@ static int dump_fresh(const char *path)
 	if (r != 0)
 		fprintf(stderr, "preempt: %s: %s\n", path, why ? why : strerror(-r));
 	else
-		r = dump_table(&table, stdout);
+		r = dump_table(&table, out);
 	free(buffer.data);
 	return r;
 }
 
-static int dump_module(const char *path, bool fresh)
+static int dump_module(const char *path, bool fresh, FILE *out)
 {
 	struct jobs jobs = {0};
 	struct table table;
@@ -369,12 +370,69 @@ static int dump_module(const char *path, bool fresh)
 							 : "not a file");
 		r = -EINVAL;
 	} else if (!fresh && cache_open(&jobs.v[0].id, &table, &size) == 0) {
-		r = dump_table(&table, stdout);
+		r = dump_table(&table, out);
 		cache_close(&table, size);
 	} else {
-		r = dump_fresh(path);
+		r = dump_fresh(path, out);
 	}
 	jobs_free(&jobs);
+	return r;
+}
+
+static int dump_either(const char *path, bool fresh, FILE *out)
+{
+	int r = dump_file(path, out);
+
+	return r == 1 ? dump_module(path, fresh, out) : r;
+}
+
+static json_t *word_or_null(const char *word)
+{
+	return must(strcmp(word, "-") == 0 ? json_null() : json_string(word));
+}
+
+// The lines of a dump as an object.
+static json_t *rows_of(char *text)
+{
+	json_t *rows = must(json_array());
+	char *line, *rest = text;
+
+	while ((line = strsep(&rest, "\n")) && *line) {
+		json_t *row = must(json_object()), *flags = must(json_array());
+		char *word, *at = line, *comma;
+
+		json_set(row, "lo",
+			 must(json_integer((json_int_t)strtoull(strsep(&at, " "), NULL, 16))));
+		json_set(row, "hi",
+			 must(json_integer((json_int_t)strtoull(strsep(&at, " "), NULL, 16))));
+		json_set(row, "cfa", word_or_null(strsep(&at, " ")));
+		json_set(row, "ra", word_or_null(strsep(&at, " ")));
+		for (comma = at; (word = strsep(&comma, ","));)
+			json_array_append_new(flags, must(json_string(word)));
+		json_set(row, "flags", flags);
+		json_array_append_new(rows, row);
+	}
+	return rows;
+}
+
+static int dump_json(const char *path, bool fresh)
+{
+	char *text = NULL;
+	size_t size = 0;
+	FILE *out = must(open_memstream(&text, &size));
+	int r = dump_either(path, fresh, out);
+
+	fclose(out);
+	if (r == 0) {
+		json_t *file = must(json_object());
+
+		json_set(file, "file", must(json_string(path)));
+		json_set(file, "rows", rows_of(text));
+		json_dumpf(file, stdout, JSON_COMPACT);
+		putchar('\n');
+		json_decref(file);
+	}
+	free(text);
 	return r;
 }
 
@@ -384,10 +442,8 @@ static int dump(struct options *o)
 
 	settings(false, false);
 	for (char **f = o->files; *f; f++) {
-		int r = dump_file(*f);
+		int r = o->json ? dump_json(*f, o->fresh) : dump_either(*f, o->fresh, stdout);
 
-		if (r == 1)
-			r = dump_module(*f, o->fresh);
 		if (r != 0)
 			status = EXIT_MISSING;
 	}

@@ -13,7 +13,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
+
+enum { FINDS_OUT = 50 }; // looks, of 10 ms
 
 // The number behind NAME: in a status file, in base 16. False: it is not there.
 static bool status_mask(const char *path, const char *name, uint64_t *ret)
@@ -52,7 +55,7 @@ static bool has_library(int pid)
 }
 
 // The library's thread, and the one signal that it takes; 0: there is none.
-static int find_sysmon(int pid, int *ret_signal, bool *ret_deaf)
+static int find_sysmon(int pid, int *ret_signal, int *ret_deaf)
 {
 	const uint64_t never = 1ULL << (SIGKILL - 1) | 1ULL << (SIGSTOP - 1);
 	char path[320], comm[32];
@@ -74,7 +77,8 @@ static int find_sysmon(int pid, int *ret_signal, bool *ret_deaf)
 		if (!status_mask(path, "SigBlk", &blocked) || !status_mask(path, "SigCgt", &caught))
 			continue;
 		open = ~(blocked | never);
-		*ret_deaf = *ret_deaf || !open;
+		if (!open)
+			*ret_deaf = atoi(e->d_name);
 		if (!open || open & (open - 1) || !(caught & open))
 			continue;
 		*ret_signal = __builtin_ctzll(open) + 1;
@@ -163,11 +167,27 @@ static bool is_confined(int pid, int tid)
 // Everything but whether it has the library.
 static void look(struct target *t)
 {
+	t->deaf = 0;
 	t->uid = user_of(t->pid);
 	t->inner = inner_pid(t->pid);
 	target_comm(t->pid, t->pid, t->name);
 	t->sysmon = find_sysmon(t->pid, &t->signal, &t->deaf);
-	t->confined = t->sysmon && is_confined(t->pid, t->sysmon);
+}
+
+// Why it cannot be asked.
+static void explain(const struct target *t)
+{
+	if (!t->deaf)
+		fprintf(stderr,
+			"preempt: the threads of process %d are not scheduled (yet): it has one "
+			"thread, "
+			"or does not let the library work\n",
+			t->pid);
+	else
+		fprintf(stderr,
+			"preempt: process %d %s; PREEMPT_DUMP_SIGNAL and PREEMPT_STATS are other "
+			"ways\n",
+			t->pid, target_error(-EACCES));
 }
 
 bool target_find(struct target *t)
@@ -184,23 +204,24 @@ bool target_find(struct target *t)
 		return false;
 	}
 	look(t);
-	if (t->sysmon && !t->confined)
+	// Under a filter it first finds out what that allows.
+	for (int i = 0; i < FINDS_OUT && !t->sysmon && t->deaf && is_confined(t->pid, t->deaf);
+	     i++) {
+		nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL);
+		look(t);
+	}
+	if (t->sysmon)
 		return true;
-	if (!t->sysmon && !t->deaf)
-		fprintf(stderr,
-			"preempt: the threads of process %d are not scheduled (yet): it has one "
-			"thread, "
-			"or does not let the library work\n",
-			t->pid);
-	else
-		fprintf(stderr,
-			"preempt: process %d %s; PREEMPT_DUMP_SIGNAL and PREEMPT_STATS are other "
-			"ways\n",
-			t->pid,
-			t->sysmon ? "is under a seccomp filter, so the library makes no files in it"
-				  : "runs with PREEMPT_SIGNAL, so the library's thread takes no "
-				    "signal");
+	explain(t);
 	return false;
+}
+
+bool target_is_deaf(const struct target *t)
+{
+	struct target now = *t;
+
+	look(&now);
+	return !now.sysmon && now.deaf;
 }
 
 bool target_is_there(struct target *t)
@@ -208,7 +229,7 @@ bool target_is_there(struct target *t)
 	if (kill(t->pid, 0) != 0 || !has_library(t->pid))
 		return false;
 	look(t);
-	return t->sysmon && !t->confined;
+	return t->sysmon;
 }
 
 bool target_lives(const struct target *t)
@@ -236,6 +257,9 @@ const char *target_error(int error)
 	switch (error) {
 	case -EPERM:
 		return "belongs to somebody else (Operation not permitted)";
+	case -EACCES:
+		return "is under a seccomp filter that may answer with death, so the library "
+		       "makes no files in it";
 	case -ESRCH:
 		return "has ended";
 	default:

@@ -10,8 +10,7 @@ struct target {
 	int pid;
 	int inner;	    // pid as it sees itself, in its container
 	int sysmon, signal; // the library's thread, and the one signal that it takes
-	bool deaf;	    // it is there, and takes none
-	bool confined;	    // that thread is under a seccomp filter
+	int deaf;	    // such a thread that takes none
 	uid_t uid;
 	char name[32];
 };
@@ -26,6 +25,8 @@ const char *target_error(int error);
 
 bool target_is_there(struct target *t); // as target_find, without a word
 bool target_lives(const struct target *t);
+// It takes no requests any more: it has found a seccomp filter (-EACCES for target_error).
+bool target_is_deaf(const struct target *t);
 // All that this user may ask, by pid. *ret is to be freed.
 size_t target_list(struct target **ret);
 // The name of a thread (tid as the caller sees it), or "".

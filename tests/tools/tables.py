@@ -362,6 +362,9 @@ def case_dump():
     assert tables("dump", TRUE)[0] == out
     assert tables("dump", path_of(TRUE))[0] == out
     assert tables("dump", "--fresh", TRUE)[0] == out
+    rows = json.loads(tables("dump", "--json", TRUE)[0])
+    assert rows["file"] == TRUE
+    assert out == "".join(f"{r['lo']:x} {r['hi']:x} {r['cfa'] or '-'} {r['ra'] or '-'} {','.join(r['flags'])}\n" for r in rows["rows"])
     last = None
     form = re.compile(r"([0-9a-f]+) ([0-9a-f]+) (-|r[sb]p[+-]\d+) (-|c-8) "
                       r"((safe|unsafe:[a-z-]+|critical|spin|syscall:(\d+|\?))(,|$))+")

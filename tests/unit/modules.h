@@ -125,6 +125,11 @@ bool helper_calling(void)
 	return called;
 }
 
+bool helper_clones(void)
+{
+	return false;
+}
+
 void helper_reset_in_child(void)
 {
 	called = false;

@@ -49,7 +49,7 @@ static void setup(void)
 	snprintf(library, sizeof(library), "%s/shim/libpreempt.so", dir);
 	snprintf(script, sizeof(script), "%s/tools/preempt", dir);
 	write_file(library, "", 0755);
-	helper_init();
+	confine_init();
 }
 
 static void teardown(void)
@@ -64,6 +64,7 @@ static void begin(void)
 {
 	helper_environment(environ);
 	helper_library(library);
+	confined_wait(CONFINE_FILES); // the tests themselves may run in a container
 }
 
 static const char *const files[] = {"/lib/a.so", "/lib/b b.so"};

@@ -5,7 +5,7 @@
 #include "modules.h"
 
 // Services run under filters that answer the calls of debuggers with death. No such call is made there, also not for lookups.
-START_TEST(confined)
+START_TEST(under_filter)
 {
 	struct sock_filter code[] = {
 		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
@@ -479,7 +479,7 @@ END_TEST
 static void add_lookups(TCase *tc)
 {
 	tcase_add_test(tc, finds);
-	tcase_add_test(tc, confined);
+	tcase_add_test(tc, under_filter);
 	tcase_add_test(tc, reuse);
 	tcase_add_test(tc, reuse_without_table);
 	tcase_add_test(tc, no_build_id);

@@ -1,0 +1,461 @@
+// confine.c: what a seccomp filter lets us do.
+//
+// Problem. A filter answers a call that it does not expect with an error, which we bear everywhere, or with death, and nobody without
+// CAP_SYS_ADMIN can ask it. So under a filter the library did without everything that not every program does. But all containers and many
+// services have one, there from the start, whose answer is an error at most.
+// Approach. A filter that was there at the start allowed the exec. What else it allows is tried once, when the library becomes active,
+// in a process of our own, the *trial*: each call that we may make later is made there in such a way that it does nothing (a bad address, no
+// descriptor). The trial's memory is a copy, so its death is its own. Who survives writes so into its name, which we read in /proc. A filter
+// that comes later (the process confines itself) is told by the number of filters, which grows: then all is as if the trial had failed.
+//
+// The trial is made and awaited by a thread of ours, as a filter that kills threads must not take sysmon. Its exit signal is 0, so no wait
+// without __WALL and no SIGCHLD tells of it; it lasts for a millisecond or two. It leaves the program's descriptors before anything else, and does not dump core.
+// What is risked is a filter that allows threads and kills for the creation of a process, in a program that has threads.
+//
+// Rejected: a trial that shares our memory (before Linux 5.16 a death that dumps core took all who share it, dump or not); reading the filter
+// (PTRACE_SECCOMP_GET_FILTER needs CAP_SYS_ADMIN); trusting known names of containers (profiles are replaced); asking in the constructor (most
+// processes never have a thread).
+//
+// Delicate: the copy of a huge memory takes long, and the program's first writes afterwards fault. So beyond MOST_MEMORY nothing is tried.
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/close_range.h>
+#include <linux/sched.h>
+#include <linux/seccomp.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <sys/wait.h>
+
+#include "shim.h"
+
+static const int64_t MS = 1000000;
+enum {
+	ALL = CONFINE_FILES | CONFINE_VM | CONFINE_TEXT | CONFINE_WAIT | CONFINE_TABLES,
+	PATIENCE = 5000,	   // ms for a trial; a supervisor may answer calls by hand
+	MOST_MEMORY = 1024 * 1024, // KiB that would be copied
+	NOBODY = 0x7ffffff0,	   // no pid is so high
+	PAGE = 4096,
+};
+
+enum { NEW, STARTING, RUNNING, DONE };
+
+static int at_start;		// filters then; -1: unknown
+static uint32_t phase;		// of the trial; futex
+static uint32_t proven, deadly; // CONFINE_; written before phase is DONE
+static int tid;			// of the thread
+static bool leaving;
+
+// --- filters ----------------------------------------------------------------------------------------------
+
+// The number behind key in the calling thread's status, or -1. 3 KiB of stack.
+static int status_number(const char *key)
+{
+	char buf[3072];
+	int n = os_read_file("/proc/thread-self/status", buf, sizeof buf), len = (int)str_len(key);
+
+	for (int i = 0; i + len <= n; i++) {
+		int count = 0;
+
+		if (memcmp(buf + i, key, (size_t)len) != 0)
+			continue;
+		for (i += len; buf[i] == ' ' || buf[i] == '\t'; i++)
+			;
+		for (; buf[i] >= '0' && buf[i] <= '9' && count < 100000000; i++)
+			count = count * 10 + buf[i] - '0';
+		return count;
+	}
+	return -1;
+}
+
+// Seccomp filters of this thread. The line of /proc is new in Linux 5.9.
+static int count_filters(void)
+{
+	if (sys5(SYS_prctl, PR_GET_SECCOMP, 0, 0, 0, 0) != SECCOMP_MODE_FILTER)
+		return 0;
+	return status_number("\nSeccomp_filters:");
+}
+
+void confine_init(void)
+{
+	at_start = count_filters();
+}
+
+bool confined(uint32_t wanted)
+{
+	long mode = sys5(SYS_prctl, PR_GET_SECCOMP, 0, 0, 0, 0);
+
+	if (likely(mode == 0))
+		return false;
+	// acquire: pairs with try_all
+	return mode != SECCOMP_MODE_FILTER || at_start <= 0 || load_acquire(&phase) != DONE ||
+	       (proven & wanted) != wanted || count_filters() != at_start;
+}
+
+// --- the trial: raw system calls only -----------------------------------------------------------------------
+
+__attribute__((noreturn)) static void leave(int status)
+{
+	for (;;)
+		sys1(SYS_exit_group, status);
+}
+
+// dump.c, snapshot.c, page.c, trace.c, deadlock.c, cache.c, helper.c and what it starts. Paths are bad addresses.
+static void try_files(void)
+{
+	static const int opens[] = {O_RDONLY | O_CLOEXEC, O_RDONLY | O_DIRECTORY | O_CLOEXEC,
+				    O_RDONLY | O_DIRECTORY,
+				    O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC, O_RDWR};
+	static const int openats[] = {
+		O_RDONLY | O_CLOEXEC,
+		O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY,
+		O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC,
+		O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
+		O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
+		O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOCTTY,
+	};
+	static const int maps[] = {MAP_SHARED, MAP_SHARED | MAP_FIXED, MAP_SHARED | MAP_POPULATE};
+	uint64_t one = 1, ids[3];
+	struct timespec none = {0, 0};
+	struct stat st;
+	int status;
+	long pid;
+
+	for (size_t i = 0; i < sizeof opens / sizeof *opens; i++)
+		sys3(SYS_open, 0, opens[i], 0);
+	for (size_t i = 0; i < sizeof openats / sizeof *openats; i++)
+		sys4(SYS_openat, AT_FDCWD, 0, openats[i], 0600);
+	for (size_t i = 0; i < sizeof maps / sizeof *maps; i++)
+		sys6(SYS_mmap, 0, PAGE, PROT_READ | PROT_WRITE, maps[i], -1, 0);
+	sys6(SYS_mmap, 0, PAGE, PROT_READ, MAP_PRIVATE | MAP_POPULATE, -1, 0);
+	sys3(SYS_madvise, 0, 0, MADV_DONTFORK);
+	sys3(SYS_madvise, 0, 0, MADV_DONTDUMP);
+	sys3(SYS_read, -1, 0, 0);
+	sys3(SYS_write, -1, 0, 0);
+	sys4(SYS_pread64, -1, 0, 0, 0);
+	sys4(SYS_pwrite64, -1, 0, 0, 0);
+	sys3(SYS_lseek, -1, 0, 0);
+	sys3(SYS_getdents64, -1, 0, 0);
+	sys4(SYS_fallocate, -1, 0, 0, PAGE);
+	sys2(SYS_ftruncate, -1, PAGE);
+	sys2(SYS_flock, -1, 6 /* LOCK_EX | LOCK_NB */);
+	sys2(SYS_fstat, -1, &st);
+	sys2(SYS_stat, 0, &st);
+	sys4(SYS_newfstatat, AT_FDCWD, 0, &st, AT_SYMLINK_NOFOLLOW);
+	sys4(SYS_newfstatat, -1, "", &st, AT_EMPTY_PATH);
+	sys5(SYS_statx, AT_FDCWD, 0, 0x4000 /* AT_STATX_DONT_SYNC */, STATX_BASIC_STATS, 0);
+	sys3(SYS_readlink, 0, 0, 0);
+	sys2(SYS_access, 0, 1 /* X_OK */);
+	sys2(SYS_mkdir, 0, 0700);
+	sys1(SYS_unlink, 0);
+	sys3(SYS_unlinkat, -1, 0, 0);
+	sys4(SYS_renameat, -1, 0, -1, 0);
+	sys5(SYS_renameat2, AT_FDCWD, 0, AT_FDCWD, 0, 0);
+	sys5(SYS_renameat2, AT_FDCWD, 0, AT_FDCWD, 0, 1 /* RENAME_NOREPLACE */);
+	sys3(SYS_poll, 0, 0, 0);
+	sys1(SYS_dup, -1);
+	sys1(SYS_chdir, 0);
+	sys4(SYS_prlimit64, 0, RLIMIT_FSIZE, 0, ids);
+	sys1(SYS_rt_sigpending, 0);
+	sys4(SYS_rt_sigtimedwait, &one, 0, &none, sizeof one);
+	sys3(SYS_getresuid, &ids[0], &ids[1], &ids[2]);
+	sys3(SYS_getresgid, &ids[0], &ids[1], &ids[2]);
+	sys0(SYS_geteuid);
+	sys0(SYS_getppid);
+	sys1(SYS_sched_getscheduler, 0);
+	sys2(SYS_getpriority, PRIO_PROCESS, 0);
+	sys2(SYS_setpgid, 0, 0);
+	sys3(SYS_setpriority, PRIO_PROCESS, 0, 20 - sys2(SYS_getpriority, PRIO_PROCESS, 0));
+	sys5(SYS_prctl, PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
+	sys2(SYS_kill, NOBODY, SIGTERM);
+	sys2(SYS_kill, NOBODY, SIGKILL);
+	// As helper.c starts its processes, whose like this one is.
+	sys3(SYS_execve, 0, 0, 0);
+	pid = sys5(SYS_clone, CLONE_VM | CLONE_VFORK | CLONE_UNTRACED | SIGCHLD, 0, 0, 0, 0);
+	if (pid == 0)
+		leave(0);
+	sys4(SYS_wait4, -1, &status, WNOHANG | __WALL, 0);
+}
+
+// memory_read, snapshot.c, text.c.
+static void try_vm(void)
+{
+	long self = os_gettid();
+
+	sys6(SYS_process_vm_readv, self, 0, 1, 0, 1, 0);
+	sys6(SYS_process_vm_writev, self, 0, 1, 0, 1, 0);
+	sys6(SYS_process_vm_writev, self, 0, 4, 0, 4, 0);
+}
+
+// cache.c and maps.c, in sysmon where no other process can do it.
+static void try_tables(void)
+{
+	struct stat st;
+
+	sys3(SYS_open, 0, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC, 0);
+	sys4(SYS_openat, -1, 0, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK | O_NOCTTY, 0);
+	sys2(SYS_fstat, -1, &st);
+	sys4(SYS_pread64, -1, 0, 0, 0);
+	sys6(SYS_mmap, 0, PAGE, PROT_READ, MAP_PRIVATE | MAP_POPULATE, -1, 0);
+	sys5(SYS_statx, AT_FDCWD, 0, 0x4000 /* AT_STATX_DONT_SYNC */, STATX_BASIC_STATS, 0);
+	sys0(SYS_geteuid);
+}
+
+// sites.c, text.c.
+static void try_text(void)
+{
+	sys3(SYS_mprotect, 0, 0, PROT_READ | PROT_EXEC);
+	sys3(SYS_mprotect, 0, 0, PROT_READ | PROT_WRITE);
+	sys6(SYS_mmap, 0, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE, -1, 0);
+	sys6(SYS_mmap, 0, PAGE, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_FIXED_NOREPLACE, -1, 0);
+	sys6(SYS_mmap, 0, 0, PROT_READ | PROT_WRITE,
+	     MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+	sys5(SYS_mremap, 1, PAGE, PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, 1);
+	sys3(SYS_madvise, 0, 0, 20 /* MADV_COLD */);
+	sys3(SYS_madvise, 0, 0, MADV_WIPEONFORK);
+	sys2(SYS_mlock, 0, 0);
+}
+
+static void try_reap(void)
+{
+	siginfo_t info;
+
+	sys5(SYS_waitid, P_PID, NOBODY, &info, WEXITED | WNOHANG | __WCLONE, 0);
+}
+
+static void name_thread(const char *name)
+{
+	sys5(SYS_prctl, PR_SET_NAME, name, 0, 0, 0);
+}
+
+__attribute__((noreturn)) static void end_as(const char *name)
+{
+	sys5(SYS_prctl, PR_SET_DUMPABLE, 1, 0, 0, 0); // so that /proc has it also under hidepid
+	name_thread(name);
+	leave(0);
+}
+
+__attribute__((noreturn)) static void trial(uint32_t what, bool shared)
+{
+	long closed;
+
+	if (sys5(SYS_prctl, PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)
+		leave(0);
+	sys5(SYS_prctl, PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
+	closed = sys3(SYS_close_range, 0, ~0u, CLOSE_RANGE_UNSHARE);
+	if (shared && closed < 0) { // the descriptors are still the program's
+		end_as("shared");
+	}
+	if (what & CONFINE_FILES)
+		try_files();
+	if (what & CONFINE_VM)
+		try_vm();
+	if (what & CONFINE_TEXT)
+		try_text();
+	if (what & CONFINE_WAIT)
+		try_reap();
+	if (what & CONFINE_TABLES)
+		try_tables();
+	end_as("proven");
+}
+
+// --- the thread that makes it -------------------------------------------------------------------------------
+
+static bool starts_with(const char *s, const char *start)
+{
+	while (*start && *s == *start)
+		s++, start++;
+	return *start == 0;
+}
+
+// How it ended. Nothing is asked for that only a parent does, as that may be deadly, too.
+static const char *await(long pid, char buf[256])
+{
+	struct deadline until = os_deadline_in(PATIENCE * MS);
+	struct deadline last = os_deadline_in(2 * PATIENCE * MS);
+	char path[64];
+	struct text t = {path, 0, sizeof path};
+	uint32_t word = 0;
+
+	text_printf(&t, "/proc/%ld/stat", pid);
+	for (;;) {
+		struct deadline d = os_deadline_in(MS / 10);
+		int n, at = 0;
+
+		if (load_relaxed(&leaving) || os_deadline_passed(&until))
+			sys3(SYS_tgkill, pid, pid, SIGKILL);
+		n = os_read_file(path, buf, 256);
+		while (at < n && buf[at] != '(')
+			at++;
+		if (at >= n) // it is hidden: no word of its end either, but by the signal
+			buf[at = 0] = 0;
+		if (starts_with(buf + at, "(proven) Z") || starts_with(buf + at, "(shared) Z"))
+			return buf + at + 1;
+		for (int i = n - 1; i > at; i--)
+			if (buf[i] == ')') {
+				if (starts_with(buf + i, ") Z") || starts_with(buf + i, ") X"))
+					return "";
+				break;
+			}
+		if (at == 0 && sys3(SYS_tgkill, pid, pid, 0) < 0)
+			return "";
+		if (os_deadline_passed(at ? &last : &until))
+			return "";
+		os_futex_wait(&word, 0, &d);
+	}
+}
+
+enum { EACH = 5 };
+
+static struct {
+	long pids[2 + 2 * EACH]; // to be reaped
+	int n;
+} made;
+
+// 1: all of it may be called. 0: somebody died. -1: nothing is known.
+static int survives(uint32_t what)
+{
+	char buf[256];
+	const char *end = "";
+
+	for (int shared = 1; shared >= 0; shared--) {
+		long pid = load_relaxed(&leaving)
+				   ? -EBUSY
+				   : sys5(SYS_clone, CLONE_UNTRACED | (shared ? CLONE_FILES : 0), 0,
+					  0, 0, 0);
+
+		if (pid == 0)
+			trial(what, shared);
+		if (pid < 0)
+			return -1;
+		made.pids[made.n++] = pid;
+		end = await(pid, buf);
+		if (!starts_with(end, "shared"))
+			break;
+	}
+	return starts_with(end, "proven");
+}
+
+static void try_each(void)
+{
+	static const char *const names[EACH] = {"files", "process_vm", "text", "waitid", "tables"};
+
+	for (uint32_t i = 0; i < EACH; i++) {
+		int r = survives(1u << i);
+
+		if (r > 0)
+			proven |= 1u << i;
+		if (r != 0)
+			continue;
+		deadly |= 1u << i;
+		log_line(LOG_INFO, "seccomp: the filter may answer with death (%s): doing without",
+			 names[i]);
+	}
+}
+
+static void try_all(void *arg)
+{
+	siginfo_t info;
+	int memory;
+
+	(void)arg;
+	name_thread("trial");
+	memory = status_number("\nRssAnon:");
+	if (memory < 0 || memory > MOST_MEMORY) {
+		log_line(LOG_INFO, "seccomp: the process has become too large to find out what "
+				   "the filter allows");
+	} else if (!helper_clones()) {
+		log_line(LOG_INFO, "seccomp: no process can be made to find out what the filter "
+				   "allows");
+	} else {
+		int r = survives(ALL);
+
+		if (r > 0)
+			proven = ALL;
+		else if (r == 0)
+			try_each();
+		else
+			log_line(LOG_INFO, "seccomp: nothing is known of the filter: doing "
+					   "without what it may forbid");
+	}
+	while (made.n > 0 && proven & CONFINE_WAIT)
+		sys5(SYS_waitid, P_PID, made.pids[--made.n], &info, WEXITED | WNOHANG | __WCLONE,
+		     0);
+	store_release(&phase, DONE); // pairs with confined
+	os_futex_wake(&phase, INT32_MAX);
+	sysmon_notice();
+	sys1(SYS_exit, 0);
+}
+
+// --- beginning and end ---------------------------------------------------------------------------------------
+
+// Where there is no filter, or one that came later, there is nothing to be found out.
+void confine_start(void)
+{
+	int r;
+
+	if (at_start <= 0 || !cas(&phase, NEW, STARTING)) // pairs with confine_leave
+		return;
+	r = load_relaxed(&leaving) ? -EBUSY : os_spawn(try_all, NULL);
+	tid = r;
+	if (r < 0)
+		store_release(&phase, DONE); // with nothing proven; pairs with confined
+	else
+		(void)cas(&phase, STARTING, RUNNING); // publishes tid; pairs with confine_known
+}
+
+// A filter may have killed the thread.
+bool confine_known(void)
+{
+	uint32_t now = load_acquire(&phase); // pairs with try_all, confine_start
+
+	if (now == RUNNING && os_tgkill(tid, 0) == -ESRCH)
+		(void)cas(&phase, RUNNING, DONE); // with nothing proven; pairs with confined
+	return now != STARTING && now != RUNNING;
+}
+
+static void settle(void)
+{
+	while (!confine_known()) {
+		struct deadline d = os_deadline_in(10 * MS);
+
+		os_futex_wait(&phase, RUNNING, &d);
+	}
+}
+
+bool confine_deadly(uint32_t wanted)
+{
+	return load_acquire(&phase) == DONE && deadly & wanted; // pairs with try_all
+}
+
+bool confined_wait(uint32_t wanted)
+{
+	confine_start();
+	settle();
+	return confined(wanted);
+}
+
+void confine_leave(void)
+{
+	(void)xchg(&leaving, true); // pairs with the cas in confine_start
+	settle();
+}
+
+void confine_stay(void)
+{
+	store_relaxed(&leaving, false);
+}
+
+// What is known holds for the child, too.
+void confine_reset_in_child(void)
+{
+	leaving = false;
+	made.n = 0;
+	if (phase != DONE)
+		phase = NEW;
+}

@@ -306,6 +306,8 @@ static void changed(void)
 	if (!n)
 		store_relaxed(&fair.waited_since, NOBODY);
 	store_relaxed(&sched.runq.size, n);
+	CHECKED(invariant_heap(&fair.queue));
+	CHECKED(invariant_gqueue(&fair.spun.all));
 }
 
 // Executed with tls.critical > 0; takes sched.lock.

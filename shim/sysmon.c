@@ -579,6 +579,7 @@ static void sysmon(void *arg)
 		xchg(&napping, 1); // before any signal is sent; pairs with wake_from_nap
 		now = os_nanotime();
 
+		CHECKED(invariants_look(now));
 		follow_quota(now);
 		trace_line(now);
 		next = earlier(stw_poll(now), earlier(dump_poll(now), deadlock_poll(now)));

@@ -96,8 +96,8 @@ static uint32_t edges(uint32_t from)
 		       TO(G_SYSCALL);
 	case G_WAITING: // IDLE: its thread could not be made
 		return TO(G_RUNNING) | TO(G_RUNNABLE) | TO(G_IDLE);
-	case G_SYSCALL:
-		return TO(G_RUNNING) | TO(G_SYSCALL) | TO(G_DEAD);
+	case G_SYSCALL: // RUNNABLE, WAITING: it was cancelled there, and what unwinds it yields or waits
+		return TO(G_RUNNING) | TO(G_SYSCALL) | TO(G_DEAD) | TO(G_RUNNABLE) | TO(G_WAITING);
 	case G_DEAD:
 		return TO(G_IDLE);
 	}
@@ -108,6 +108,8 @@ void invariant_status(const struct g *gp, enum g_status to)
 {
 	uint32_t from = load_relaxed(&gp->status);
 
+	if (unlikely(!(edges(from) & TO(to))))
+		say("from status %u to %u", from, to);
 	INVARIANT(edges(from) & TO(to), gp, NULL);
 	INVARIANT(to == G_RUNNING || !gp->checks.queued, gp, NULL);
 }
@@ -309,6 +311,8 @@ static bool lasts(struct odd *odd, const char *what, uint64_t same, int64_t now)
 // afterwards: so it must be wrong several times.
 static bool disowned(const struct p *pp, uint64_t word, const struct g *gp)
 {
+	if (!gp)
+		return load_acquire(&pp->word) == word; // as above
 	for (int i = 0; i < 4; i++) {
 		const struct p *held = load_acquire(&gp->p); // pairs with wirep
 		uint64_t seq = load_acquire(&gp->pseq);	     // as above
@@ -331,7 +335,7 @@ static void look_at_p(struct p *pp, int64_t now)
 	INVARIANT(state == P_IDLE || state == P_RUNNING || state == P_SCHED || state == P_DEAD, gp,
 		  pp);
 	if (state == P_RUNNING)
-		INVARIANT(gp && !disowned(pp, word, gp), gp, pp);
+		INVARIANT(!disowned(pp, word, gp), gp, pp);
 	INVARIANT(!lasts(&pp->checks.odd, state == P_SCHED ? "pinned" : NULL, word, now), gp, pp);
 }
 

@@ -17,7 +17,7 @@ enum {
 	WHOLE = 64, // entries up to which a list is walked at each change; longer ones at each WHOLEth
 	GS = 64,    // Gs that sysmon looks at, at a time
 	LOOKS = 50,   // and
-	LONG = 20000, // ms: this often and for so long, what is odd is wrong
+	LONG = 60000, // ms: this often and for so long, what is odd is wrong
 };
 static const int64_t MS = 1000000;
 
@@ -358,8 +358,9 @@ static void look_at_g(struct g *gp, int64_t now)
 	}
 	if ((status == G_RUNNABLE || status == G_PREEMPTED) && !load_relaxed(&gp->checks.queued))
 		odd = "in no run queue";
+	// A new thread waits for its creator, which may wait for a P.
 	if (status == G_WAITING && load_relaxed(&gp->park) == PARK_PARKED &&
-	    !load_relaxed(&gp->waitaddr) && load_relaxed(&gp->tid))
+	    !load_relaxed(&gp->waitaddr) && load_relaxed(&gp->switches))
 		odd = "nobody will ready it";
 	INVARIANT(!lasts(&gp->checks.odd, odd,
 			 load_relaxed(&gp->switches) << 32 ^ (uint64_t)gp->goid, now),

@@ -68,11 +68,11 @@ static void queued(struct g *gp)
 	ck_assert_int_eq(gp->status, G_RUNNABLE);
 }
 
-// sysmon looks again and again, for a minute.
+// sysmon looks again and again, for two minutes.
 static void looks(void)
 {
 	for (int i = 0; i < 120; i++)
-		invariants_look(now += 500000000);
+		invariants_look(now += 1000000000);
 }
 
 // --- cases: broken is the only difference ---------------------------------------------------------------------
@@ -272,6 +272,7 @@ static void lost_waiter(bool broken)
 	runs(b, p0);
 	idles(p1);
 	parked(a);
+	a->switches = 1;
 	a->waitaddr = broken ? NULL : &now;
 	looks();
 }

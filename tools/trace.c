@@ -85,39 +85,24 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	case 'Q':
 		o->quiet = true;
 		return 0;
-	case ARGP_KEY_INIT:
-		state->child_inputs[0] = &o->launch;
-		return 0;
-	case ARGP_KEY_ARGS:
-		o->launch.command = state->argv + state->next;
-		return 0;
-	case ARGP_KEY_NO_ARGS:
-		argp_error(state, "no command given");
-		return EINVAL;
 	default:
-		return ARGP_ERR_UNKNOWN;
+		return launch_words(key, &o->launch, state);
 	}
 }
 
 static const struct argp *record_argp(void)
 {
-	static struct argp_child children[3];
-	static const struct argp argp = {
+	static struct argp argp = {
 		.options = record_table,
 		.parser = parse,
-		.args_doc = "[--] COMMAND [ARG...]",
 		.doc = "Run COMMAND with libpreempt and write a trace of what its threads do.\v"
 		       "'preempt trace report FILE' makes a page of it, 'preempt trace export "
 		       "FILE' "
 		       "is for ui.perfetto.dev. With %p in FILE each process has a trace of its "
 		       "own.",
-		.children = children,
 	};
 
-	children[0] = (struct argp_child){&launch_argp, 0, NULL, 1};
-	children[1] = (struct argp_child){settings_argp(true), 0,
-					  "Settings of the library (`preempt help env`):", 2};
-	return &argp;
+	return launch_argp(&argp, true);
 }
 
 void trace_record_help(FILE *out)

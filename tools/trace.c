@@ -59,6 +59,42 @@ const char *trace_lost_text(const struct trace_file *t, char buf[200])
 	return buf;
 }
 
+// --- export, report ---------------------------------------------------------------------------------
+
+error_t trace_words(int key, char *arg, struct trace_files *f, struct argp_state *state)
+{
+	switch (key) {
+	case 'o':
+		f->output = arg;
+		return 0;
+	case ARGP_KEY_ARG:
+		if (f->input)
+			argp_error(state, "more than one trace");
+		f->input = arg;
+		return 0;
+	case ARGP_KEY_NO_ARGS:
+		argp_error(state, "no trace given");
+		return EINVAL;
+	default:
+		return ARGP_ERR_UNKNOWN;
+	}
+}
+
+void trace_begin(const struct argp *argp, int argc, char **argv, void *options,
+		 const struct trace_files *f, struct trace_file *ret_trace)
+{
+	const char *why;
+	error_t err;
+
+	argp_err_exit_status = EXIT_FAILED;
+	err = argp_parse(argp, argc, argv, 0, NULL, options);
+	if (err)
+		die("%s", strerror(err));
+	why = trace_read(ret_trace, f->input);
+	if (why)
+		die("%s %s", f->input, why);
+}
+
 // --- record -------------------------------------------------------------------------------------------
 
 struct record_options {

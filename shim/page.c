@@ -140,8 +140,8 @@ int page_load(int fd, int *ret_pid)
 		if (head.magic[i] != PAGE_MAGIC[i])
 			return -EBADMSG;
 	}
-	if (head.size != FILE_SIZE || !str_eq(head.version, PREEMPT_VERSION) ||
-	    head.procs < 1 || head.procs > MAX_PROCS || !policy_numbered(head.policy))
+	if (head.size != FILE_SIZE || !str_eq(head.version, PREEMPT_VERSION) || head.procs < 1 ||
+	    head.procs > MAX_PROCS || !policy_numbered(head.policy))
 		return -EBADMSG;
 	if (head.pid < 1 || head.quantum < 1 || head.start < 0)
 		return -EBADMSG;

@@ -149,6 +149,7 @@ static void chaos_enqueue(struct p *pp, struct g *gp, bool next)
 	gp->chaos_queued = picks;
 	heap_push(&queue, (int64_t)(rank >> 2), gp); // keys are compared by their difference
 	store_relaxed(&sched.runq.size, queue.n);
+	CHECKED(invariant_heap(&queue));
 	lock_release(&sched.lock);
 }
 
@@ -164,6 +165,7 @@ static struct g *chaos_pick(struct p *pp, bool *inherit)
 	if (queue.n) {
 		gp = heap_take(&queue, picks++ % LOOK ? 0 : passed_over());
 		store_relaxed(&sched.runq.size, queue.n);
+		CHECKED(invariant_heap(&queue));
 	}
 	lock_release(&sched.lock);
 	return gp;

@@ -101,6 +101,7 @@ struct g *g_queued(int32_t tid)
 
 void g_free(struct g *gp)
 {
+	CHECKED(invariant_free(gp));
 	critical_enter();
 	lock_acquire(&sched.lock);
 	gp->status = G_IDLE;

@@ -17,6 +17,7 @@ static void pinit(uint32_t id)
 // Put a pinned P into the idle list. sched.lock must be held.
 void pidleput(struct p *pp)
 {
+	INVARIANT(P_STATE(pp->word) == P_SCHED || P_STATE(pp->word) == P_DEAD, NULL, pp);
 	store_relaxed(&pp->g, NULL);
 	pp->freed_by = NULL; // nobody has used what was given up
 	pp->link = sched.pidle;
@@ -24,6 +25,7 @@ void pidleput(struct p *pp)
 	store_release(&pp->word,
 		      P_SEQ(pp->word) | P_IDLE); // for readers of the state; list is locked
 	fetch_add(&sched.npidle, 1); // before the caller looks at the queues; pairs with ready()
+	CHECKED(invariant_idle());
 }
 
 // Take an idle P, pinned, or NULL.
@@ -40,6 +42,7 @@ struct p *pidleget(void)
 		fetch_sub(&sched.npidle, 1);			     // under the lock
 		store_release(&pp->word, P_SEQ(pp->word) | P_SCHED); // as in pidleput
 	}
+	CHECKED(invariant_idle());
 	lock_release(&sched.lock);
 	if (pp)
 		TRACE(write, TRACE_PROC_START, 0, pp, 0, 0, 0, 0);
@@ -75,6 +78,7 @@ void procresize(int nprocs)
 		fetch_sub(&sched.npidle, 1);			    // under the lock
 		store_release(&pp->word, P_SEQ(pp->word) | P_DEAD); // as in schedule
 	}
+	CHECKED(invariant_idle());
 	lock_release(&sched.lock);
 	for (uint32_t i = n; i < old; i++) {
 		struct g *gp = load_relaxed(&sched.allp[i].g); // type-stable, may be out of date

@@ -159,7 +159,8 @@ void goexit(void)
 	sys5(SYS_prctl, 16 /* PR_GET_NAME */, gp->name, 0, 0, 0);
 	stats_thread_exit(gp);
 	TRACE(end_of, gp);
-	store_relaxed(&gp->status, G_DEAD);
+	set_status(gp, G_DEAD);
+	INVARIANT(load_relaxed(&sched.ngs) > 0, gp, NULL);
 	fetch_sub(&sched.ngs, 1); // a count only
 	g_free(gp);
 }
@@ -200,6 +201,7 @@ void sched_reset_in_child(void)
 		gp->schedlink = sched.gfree;
 		sched.gfree = gp;
 	}
+	CHECKED(invariants_reset_in_child());
 	tls.vforked = 0;
 	tls.deep = 0;
 	if (sched.allp)

@@ -92,13 +92,18 @@ void lock_acquire(struct lock *l)
 {
 	struct g *gp;
 
-	if (cas(&l->word, 0, 1)) // pairs with the xchg in lock_release
+	CHECKED(invariant_acquires(l));
+	if (cas(&l->word, 0, 1)) { // pairs with the xchg in lock_release
+		CHECKED(invariant_acquired(l));
 		return;
+	}
 	// Sections under a shim lock are tens of ns; a short spin usually outlasts them.
 	for (int i = 0; i < 40; i++) {
 		cpu_relax();
-		if (load_relaxed(&l->word) == 0 && cas(&l->word, 0, 1)) // pairs with lock_release
+		if (load_relaxed(&l->word) == 0 && cas(&l->word, 0, 1)) { // pairs with lock_release
+			CHECKED(invariant_acquired(l));
 			return;
+		}
 	}
 	gp = tls.self;
 	if (gp)
@@ -107,10 +112,12 @@ void lock_acquire(struct lock *l)
 		os_futex_wait(&l->word, 2, NULL);
 	if (gp)
 		gp->dozes = false;
+	CHECKED(invariant_acquired(l));
 }
 
 void lock_release(struct lock *l)
 {
+	CHECKED(invariant_releases(l));
 	if (xchg(&l->word, 0) == 2) // publishes the section to the next lock_acquire
 		os_futex_wake(&l->word, 1);
 }

@@ -144,8 +144,10 @@ int page_load(int fd, int *ret_pid)
 		if (head.magic[i] != PAGE_MAGIC[i])
 			return -EBADMSG;
 	}
-	if (head.size != FILE_SIZE || !str_eq(head.version, PREEMPT_VERSION) ||
+	if (head.size != FILE_SIZE || !str_eq(head.version, PREEMPT_VERSION) || head.procs < 1 ||
 	    head.procs > MAX_PROCS || !policy_numbered(head.policy))
+		return -EBADMSG;
+	if (head.pid < 1 || head.quantum < 1 || head.start < 0)
 		return -EBADMSG;
 	if (sys4(SYS_pread64, fd, &stats, sizeof stats, 0) != (long)sizeof stats ||
 	    sys4(SYS_pread64, fd, &histograms, sizeof histograms, AT_HISTOGRAMS) !=
@@ -153,7 +155,8 @@ int page_load(int fd, int *ret_pid)
 		return -EBADMSG;
 	sched.nprocs = head.procs;
 	sched.policy = policy_numbered(head.policy);
-	sched.start_time = head.start;
+	// By another clock (a time namespace) it may be later than now: for how long it ran is not known then.
+	sched.start_time = head.start <= os_nanotime() ? head.start : 0;
 	config.quantum = head.quantum;
 	*ret_pid = head.pid;
 	return 0;

@@ -29,6 +29,7 @@ struct bucket lot[LOT_BUCKETS];
 // The bucket's lock must be held.
 static void append(struct bucket *b, struct g *gp, const void *addr)
 {
+	INVARIANT(!gp->waitaddr, gp, NULL); // in one queue at most
 	store_relaxed(&gp->waitaddr, addr);
 	gp->waitfor = addr;
 	gp->waitnext = NULL;
@@ -40,10 +41,13 @@ static void append(struct bucket *b, struct g *gp, const void *addr)
 	b->tail = gp;
 	fetch_add(&b->waiters,
 		  lot_count(gp)); // before the waiter's second try; pairs with lot_has_waiters
+	CHECKED(invariant_in_lot(b, gp));
+	CHECKED(invariant_bucket(b));
 }
 
 void lot_remove(struct bucket *b, struct g *gp)
 {
+	CHECKED(invariant_in_lot(b, gp));
 	if (gp->waitprev)
 		gp->waitprev->waitnext = gp->waitnext;
 	else
@@ -54,6 +58,7 @@ void lot_remove(struct bucket *b, struct g *gp)
 		b->tail = gp->waitprev;
 	store_relaxed(&gp->waitaddr, NULL);
 	store_relaxed(&b->waiters, b->waiters - lot_count(gp));
+	CHECKED(invariant_bucket(b));
 }
 
 void lot_enqueue(struct g *gp, const void *addr, int kind)

@@ -137,13 +137,17 @@ static bool look(struct p *pp, int64_t now, struct running *ret)
 {
 	uint64_t word = load_acquire(&pp->word); // pairs with wirep: pp->g is its holder
 	struct g *gp = load_relaxed(&pp->g);
+	uint32_t weight;
 	int64_t ran;
 
 	if (P_STATE(word) != P_RUNNING || !gp)
 		return false;
+	weight = load_relaxed(&gp->weight);
+	if (unlikely(!weight)) // it has ended, and is being made another thread's
+		return false;
 	ran = now - load_relaxed(&gp->run_since);
 	*ret = (struct running){pp, gp, word, load_relaxed(&gp->vtime)};
-	ret->vtime = plus(ret->vtime, virtual(ran < 0 ? 0 : ran, load_relaxed(&gp->weight)));
+	ret->vtime = plus(ret->vtime, virtual(ran < 0 ? 0 : ran, weight));
 	return load_acquire(&pp->word) == word; // pairs with pin and wirep: it held pp all the time
 }
 
@@ -306,6 +310,8 @@ static void changed(void)
 	if (!n)
 		store_relaxed(&fair.waited_since, NOBODY);
 	store_relaxed(&sched.runq.size, n);
+	CHECKED(invariant_heap(&fair.queue));
+	CHECKED(invariant_gqueue(&fair.spun.all));
 }
 
 // Executed with tls.critical > 0; takes sched.lock.

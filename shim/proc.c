@@ -52,6 +52,7 @@ struct p *pin(struct g *gp)
 
 static void unpin(struct g *gp, struct p *pp)
 {
+	INVARIANT(gp->p == pp && pp->word == (gp->pseq | P_SCHED), gp, pp);
 	store_release(&pp->word,
 		      gp->pseq | P_RUNNING); // publishes the queue to the next pin or retakep
 }
@@ -71,6 +72,7 @@ static void wirep(struct p *pp, struct g *gp, int64_t now, bool inherit)
 {
 	uint64_t seq = P_SEQ(pp->word) + P_SEQ_ONE;
 
+	CHECKED(invariant_granted(gp, pp));
 	TRACE(start, pp, gp, inherit, now);
 	if (!inherit) {
 		store_relaxed(&pp->schedtick, pp->schedtick + 1);
@@ -86,7 +88,7 @@ static void wirep(struct p *pp, struct g *gp, int64_t now, bool inherit)
 	store_relaxed(&pp->resched, inherit && pp->resched ? seq | P_RUNNING : 0);
 	store_relaxed(&gp->force, false);
 	store_relaxed(&gp->preempt, false);
-	store_relaxed(&gp->status, G_RUNNING);
+	set_status(gp, G_RUNNING);
 	PROBE3(go_start, gp->goid, gp->tid, pp->id);
 	store_release(&pp->word, seq | P_RUNNING); // publishes the above to sysmon
 }
@@ -114,6 +116,7 @@ static void grant(struct p *pp, struct g *gp, bool inherit)
 	wirep(pp, gp, now, inherit);
 	if (gp->suspect)
 		sysmon_spins(now);
+	INVARIANT(!(load_relaxed(&gp->note) & NOTE_GRANTED), gp, pp); // two grants would become one
 	wake(gp);
 }
 
@@ -122,13 +125,17 @@ static void schedule(struct p *pp);
 // The same, but to is to be the next, if it still waits for a P, with what is left of the slice.
 static void schedule_to(struct p *pp, struct g *to)
 {
+	CHECKED(invariant_dequeues());
 	if (to && likely(!load_relaxed(&sched.stopping)) && pp->id < load_relaxed(&sched.nprocs) &&
 	    sched.policy->take(to)) {
+		CHECKED(invariant_dequeued(to));
 		fetch_sub(&sched.demand, 1); // a count only
+		CHECKED(invariant_moved());
 		STAT(lock_handed);
 		grant(pp, to, true);
 		return;
 	}
+	CHECKED(invariant_moved());
 	schedule(pp);
 }
 
@@ -140,17 +147,21 @@ static void schedule(struct p *pp)
 		struct g *gp = NULL;
 		bool inherit = false, idle;
 
+		CHECKED(invariant_dequeues());
 		if (unlikely(load_relaxed(&sched.stopping)))
 			; // it idles; sched_restart looks at the queues
 		else if (likely(pp->id < load_relaxed(&sched.nprocs)))
 			gp = sched.policy->pick(pp, &inherit);
 		else if (sched.policy->drain)
 			sched.policy->drain(pp);
+		CHECKED(invariant_dequeued(gp));
 		if (gp) {
 			fetch_sub(&sched.demand, 1); // a count only
+			CHECKED(invariant_moved());
 			grant(pp, gp, inherit);
 			return;
 		}
+		CHECKED(invariant_moved());
 		TRACE(write, TRACE_PROC_STOP, 0, pp, 0, 0, 0, 0);
 		lock_acquire(&sched.lock);
 		idle = pp->id < sched.nprocs;
@@ -206,8 +217,10 @@ void sched_restart(void)
 // Queue a G in G_RUNNABLE. pp: pinned by the caller, or NULL. Executed with critical > 0.
 static void ready(struct p *pp, struct g *gp, bool next)
 {
+	CHECKED(invariant_enqueues(gp));
 	sched.policy->enqueue(pp, gp, next);
 	fetch_add(&sched.demand, 1); // also orders the put before wakep's look at npidle
+	CHECKED(invariant_moved());
 }
 
 // --- parking --------------------------------------------------------------------------------------
@@ -251,10 +264,10 @@ bool gopark_begin_for(struct g *gp, enum wait_reason why, struct g *owner)
 	gp->run_since = now;
 	gp->p = NULL;
 	gp->waitreason = (uint8_t)why;
-	store_relaxed(&gp->status, G_WAITING);
+	set_status(gp, G_WAITING);
 	if (!cas(&gp->park, PARK_NONE, PARK_PARKED)) { // pairs with xchg in goready
 		store_relaxed(&gp->park, PARK_NONE);
-		store_relaxed(&gp->status, G_RUNNING);
+		set_status(gp, G_RUNNING);
 		gp->p = pp;
 		if (pp)
 			unpin(gp, pp);
@@ -284,6 +297,7 @@ int park_wait_since(struct g *gp, const struct deadline *until, unsigned flags,
 	int r = 0;
 
 	frame_here(&gp->at);
+	CHECKED(invariant_alone());
 	for (;;) {
 		n = load_acquire(&gp->note); // pairs with fetch_or in grant: gp->p and pseq are set
 		if (n & NOTE_GRANTED || !*(volatile bool *)&gp->waiting) {
@@ -346,7 +360,7 @@ void run_again(struct g *gp, bool on_credit, enum ready_as as)
 	if (unlikely(load_relaxed(&sched.active) ==
 		     PHASE_DORMANT)) { // in a forked child, back from a handler
 		gp->p = NULL;
-		store_relaxed(&gp->status, G_RUNNING);
+		set_status(gp, G_RUNNING);
 		gp->waiting = false;
 		return;
 	}
@@ -390,7 +404,7 @@ void run_again(struct g *gp, bool on_credit, enum ready_as as)
 		return;
 	}
 	gp->runnable_since = now;
-	store_relaxed(&gp->status, G_RUNNABLE);
+	set_status(gp, G_RUNNABLE);
 	ready(NULL, gp, false);
 	wakep(now);
 	sysmon_kick();
@@ -442,7 +456,7 @@ void goready(struct g *gp)
 		critical_leave();
 		return;
 	}
-	store_relaxed(&gp->status, G_RUNNABLE);
+	set_status(gp, G_RUNNABLE);
 	store_relaxed(&gp->park, PARK_NONE);
 	pp = pidleget();
 	if (pp) {
@@ -518,7 +532,7 @@ static void yield(struct g *gp, enum g_status as, enum ready_as why, struct g *t
 	gp->p = NULL;
 	gp->runnable_since = now;
 	gp->ready_as = (uint8_t)why;
-	store_relaxed(&gp->status, as);
+	set_status(gp, as);
 	if (why == READY_SPUN) {
 		pp->freed_by = tls.spin_site;
 		pp->in_vain = gp->spin_yields > 0;
@@ -596,7 +610,7 @@ void entersyscallblock_slow(struct g *gp)
 	TRACE(write, TRACE_SYSCALL_BLOCK, 0, pp, gp->goid, 0, at.pc, now);
 	gp->run_since = 0; // accounted for
 	gp->p = NULL;
-	store_relaxed(&gp->status, G_SYSCALL);
+	set_status(gp, G_SYSCALL);
 	if (pp)
 		handoffp(pp); // no P from here on; nobody but this thread changes that
 	if (unlikely(load_relaxed(&sched.watch_idle)))
@@ -619,6 +633,6 @@ void exitsyscall_slow(struct g *gp)
 		stray_ends(gp, had, had ? gp->retaken_at : os_nanotime());
 	critical_leave();
 	TRACE(write, TRACE_SYSCALL_BLOCKED, 0, NULL, gp->goid, 0, 0, 0);
-	store_relaxed(&gp->status, G_RUNNING);
+	set_status(gp, G_RUNNING);
 	run_again(gp, true, READY_WOKEN);
 }

@@ -110,6 +110,7 @@ void globrunqput(struct g *gp)
 		gqueue_put_spun(&sched.runq, gp);
 	else
 		globrunqput_list(gp, gp, 1);
+	CHECKED(invariant_gqueue(&sched.runq));
 	lock_release(&sched.lock);
 }
 
@@ -120,6 +121,7 @@ bool globrunqtake(struct g *gp)
 
 	lock_acquire(&sched.lock);
 	took = gqueue_take(&sched.runq, gp);
+	CHECKED(invariant_gqueue(&sched.runq));
 	lock_release(&sched.lock);
 	return took;
 }
@@ -188,6 +190,7 @@ struct g *globrunqget(struct p *pp, uint32_t max)
 		store_relaxed(&pp->runq[t % RUNQ_SIZE], globrunq_next(cpu));
 		store_release(&pp->runqtail, t + 1); // pairs with load_acquire in runqsteal
 	}
+	CHECKED(invariant_gqueue(&sched.runq));
 	lock_release(&sched.lock);
 	return gp;
 }
@@ -207,6 +210,7 @@ static bool runqputslow(struct p *pp, struct g *gp, uint32_t h, uint32_t t)
 		batch[i]->schedlink = batch[i + 1];
 	lock_acquire(&sched.lock);
 	globrunqput_list(batch[0], batch[n], n + 1);
+	CHECKED(invariant_gqueue(&sched.runq));
 	lock_release(&sched.lock);
 	return true;
 }
@@ -224,6 +228,7 @@ void runqput(struct p *pp, struct g *gp, bool next)
 			load_acquire(&pp->runqhead); // pairs with the thief's CAS: slots are free
 		uint32_t t = pp->runqtail;
 
+		INVARIANT(t - h <= RUNQ_SIZE, gp, pp);
 		if (t - h < RUNQ_SIZE) {
 			store_relaxed(&pp->runq[t % RUNQ_SIZE], gp);
 			store_release(&pp->runqtail, t + 1); // pairs with load_acquire in runqsteal

@@ -11,6 +11,7 @@
 #include <sys/syscall.h>
 #include <ucontext.h>
 
+#include "invariants.h"
 #include "table.h"
 #include "trace.h"
 #include "types.h"
@@ -26,6 +27,7 @@ static inline void critical_enter(void)
 static inline void critical_leave(void)
 {
 	compiler_barrier();
+	INVARIANT(tls.critical > 0 && tls.critical < 64, tls.self, NULL);
 	if (--tls.critical == 0 && unlikely(tls.sig_deferred)) {
 		extern void signal_deliver_deferred(void);
 		signal_deliver_deferred();
@@ -204,6 +206,12 @@ struct p *pin(struct g *gp);
 void wakep(
 	int64_t now); // work was queued without a P: one that is idle, or whose holder sleeps, takes it
 
+static inline void set_status(struct g *gp, enum g_status to)
+{
+	CHECKED(invariant_status(gp, to));
+	store_relaxed(&gp->status, to);
+}
+
 static inline bool demand(void)
 {
 	return load_relaxed(&sched.demand) > 0;
@@ -224,6 +232,7 @@ static inline void lock_counted(struct g *gp)
 {
 	chaos_point(gp);
 	gp->locks++;
+	INVARIANT(gp->locks >= 0, gp, NULL); // -1 at most before
 	compiler_barrier();
 }
 static inline void lock_not_counted(struct g *gp)
@@ -235,6 +244,7 @@ static inline void lock_not_counted(struct g *gp)
 // Unlocked; with the last lock a request that was deferred is taken. gp may be NULL.
 static inline void lock_released(struct g *gp)
 {
+	INVARIANT(!gp || gp->locks >= -1, gp, NULL);
 	if (likely(gp && gp->locks > 0) && --gp->locks == 0)
 		preempt_check(gp);
 	else
@@ -253,7 +263,8 @@ static inline __attribute__((always_inline)) void frame_here(struct frame *f)
 // The rest of entersyscall.
 static inline __attribute__((always_inline)) void entersyscall_untraced(struct g *gp)
 {
-	store_relaxed(&gp->status, G_SYSCALL);
+	CHECKED(invariant_alone());
+	set_status(gp, G_SYSCALL);
 	if (unlikely(load_relaxed(&sched.fenced)))
 		(void)xchg(&gp->status, G_SYSCALL); // full barrier; pairs with the cas in preempt_m
 	compiler_barrier();
@@ -284,7 +295,7 @@ static inline void exitsyscall(struct g *gp)
 	compiler_barrier();
 	if (likely(pp) && likely(load_relaxed(&pp->word) == (gp->pseq | P_RUNNING))) {
 		store_relaxed(&pp->syscalltick, pp->syscalltick + 1);
-		store_relaxed(&gp->status, G_RUNNING);
+		set_status(gp, G_RUNNING);
 		TRACE(write, TRACE_SYSCALL_END, 0, pp, gp->goid, 0, 0, 0);
 	} else {
 		exitsyscall_slow(gp);

@@ -433,6 +433,7 @@ static size_t write_all(int64_t now)
 static void take(int64_t now)
 {
 	uint32_t live = load_relaxed(&sched.ngs);
+	size_t used;
 
 	if (forbidden || load_relaxed(&leaving))
 		return;
@@ -446,7 +447,9 @@ static void take(int64_t now)
 		close_file();
 	if (!st.mapped && !open_file(live))
 		return;
-	if (!publish(write_all(now)))
+	used = write_all(now);
+	INVARIANT(used <= st.size && st.seq % 2 == 0, NULL, NULL);
+	if (!publish(used))
 		close_file(); // somebody has cut it short, or the disk is full
 }
 

@@ -282,6 +282,7 @@ int64_t stw_poll(int64_t now)
 		stw.result = round.result;
 		if (!round.running &&
 		    cas(&stw.state, state, stw.seen | STW_STOPPED)) { // against set_state
+			CHECKED(invariants_stopped());
 			PROBE2(stw, 1, stw.since);
 			os_futex_wake(&stw.state, INT32_MAX);
 		}

@@ -603,6 +603,7 @@ static void sysmon(void *arg)
 			listen();
 		now = os_nanotime();
 
+		CHECKED(invariants_look(now));
 		follow_quota(now);
 		trace_line(now);
 		next = earlier(stw_poll(now), earlier(dump_poll(now), deadlock_poll(now)));

@@ -91,6 +91,16 @@ struct asking {
 	uint32_t sent;
 };
 
+#ifdef PREEMPT_INVARIANTS
+// What is right for a short while only, as sysmon has seen it again and again.
+struct odd {
+	const char *what; // or NULL: nothing is
+	uint64_t same;	  // what would have changed if it were not still the same
+	int64_t since;
+	uint32_t looks;
+};
+#endif
+
 struct g {
 	struct g
 		*alllink; // all Gs ever made, newest first; never unlinked or cleared (type-stable)
@@ -229,6 +239,13 @@ struct g {
 	uint64_t run_ns, wait_ns, switches;
 	char name[16];
 	char traced_name[16]; // tracer: the one it wrote last
+
+#ifdef PREEMPT_INVARIANTS
+	struct {
+		uint32_t queued; // in a run queue, or on the way there or from there
+		struct odd odd;
+	} checks;
+#endif
 };
 
 // A virtual processor. word is the whole state: generation and enum p_state. Whoever moves it to
@@ -271,6 +288,11 @@ struct p {
 		bool requested, spared;
 		int64_t look_at; // when to ask the holder whether it spins
 	} sysmon;
+#ifdef PREEMPT_INVARIANTS
+	struct {
+		struct odd odd;
+	} checks;
+#endif
 } __attribute__((aligned(64)));
 
 struct gqueue {
@@ -380,6 +402,12 @@ struct tls {
 	uint64_t sig_mask;	      // kernel mask to restore then
 	uintptr_t stack_lo, stack_hi; // safepoint.c: the thread's own stack; 0: not known
 	struct stack_walk walk;	      // in the handler
+#ifdef PREEMPT_INVARIANTS
+	struct {
+		const struct lock *held[4];
+		uint32_t nheld;
+	} checks;
+#endif
 };
 extern __thread struct tls tls __attribute__((tls_model("initial-exec"), visibility("hidden")));
 

@@ -51,7 +51,10 @@ struct launch {
 	char **command; // set by the subcommand
 	char found[PATH_MAX];
 };
-extern const struct argp launch_argp;	  // --library, --no-tables; input: struct launch
+// Options of a subcommand that runs a program: its own, in argp, those of launch.c and those of the settings. launch_words is what its parser
+// returns for all keys that are not its own.
+const struct argp *launch_argp(struct argp *argp, bool with_stats);
+error_t launch_words(int key, struct launch *l, struct argp_state *state);
 void launch_library(struct launch *l);	  // find it, or exit with a message
 void launch_prepare(struct launch *l);	  // the same, and build the missing tables
 void launch_preload(const char *library); // first in LD_PRELOAD of this process

@@ -45,9 +45,6 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	const char *why;
 
 	switch (key) {
-	case ARGP_KEY_INIT:
-		state->child_inputs[0] = &c->launch;
-		return 0;
 	case 'n':
 		c->pairs = (int)parse_count(state, "--pairs", arg, 1, MAX_PAIRS);
 		return 0;
@@ -72,14 +69,8 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	case OPT_JSON:
 		c->json = true;
 		return 0;
-	case ARGP_KEY_ARGS:
-		c->launch.command = state->argv + state->next;
-		return 0;
-	case ARGP_KEY_NO_ARGS:
-		argp_error(state, "no command given");
-		return EINVAL;
 	default:
-		return ARGP_ERR_UNKNOWN;
+		return launch_words(key, &c->launch, state);
 	}
 }
 
@@ -99,20 +90,14 @@ static const struct argp_option options[] = {
 
 static const struct argp *compare_argp(void)
 {
-	static struct argp_child children[3];
-	static const struct argp argp = {
+	static struct argp argp = {
 		.options = options,
 		.parser = parse,
-		.args_doc = "[--] COMMAND [ARG...]",
 		.doc = "Run COMMAND with and without libpreempt in turn, and say whether it "
 		       "helps.\vThe exit code is 0, or that of the first run that failed.",
-		.children = children,
 	};
 
-	children[0] = (struct argp_child){&launch_argp, 0, NULL, 1};
-	children[1] = (struct argp_child){settings_argp(true), 0,
-					  "Settings of the library (`preempt help env`):", 2};
-	return &argp;
+	return launch_argp(&argp, true);
 }
 
 void compare_help(FILE *out)

@@ -22,17 +22,13 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 
 	(void)arg;
 	switch (key) {
-	case ARGP_KEY_INIT:
-		state->child_inputs[0] = &d->launch;
-		return 0;
 	case OPT_JSON:
 		d->json = true;
 		return 0;
-	case ARGP_KEY_ARGS:
-		d->launch.command = state->argv + state->next;
-		return 0;
+	case ARGP_KEY_NO_ARGS:
+		return 0; // then it looks at the machine
 	default:
-		return ARGP_ERR_UNKNOWN;
+		return launch_words(key, &d->launch, state);
 	}
 }
 
@@ -43,21 +39,16 @@ static const struct argp_option options[] = {
 
 static const struct argp *doctor_argp(void)
 {
-	static struct argp_child children[3];
-	static const struct argp argp = {
+	static struct argp argp = {
 		.options = options,
 		.parser = parse,
 		.args_doc = "[--] [COMMAND [ARG...]]",
 		.doc = "Say what libpreempt will do to COMMAND on this machine, and what to "
 		       "change. COMMAND is not started. Without it, only the machine is looked "
 		       "at.\vThe exit code is 0 if the library will work, 1 if it will step aside.",
-		.children = children,
 	};
 
-	children[0] = (struct argp_child){&launch_argp, 0, NULL, 1};
-	children[1] = (struct argp_child){settings_argp(true), 0,
-					  "Settings of the library (`preempt help env`):", 2};
-	return &argp;
+	return launch_argp(&argp, true);
 }
 
 void doctor_help(FILE *out)

@@ -31,7 +31,37 @@ static const struct argp_option options[] = {
 	{"library", OPT_LIBRARY, "FILE", 0, "Preload this libpreempt.so", 1},
 	{0},
 };
-const struct argp launch_argp = {.options = options, .parser = parse};
+static const struct argp own = {.options = options, .parser = parse};
+
+error_t launch_words(int key, struct launch *l, struct argp_state *state)
+{
+	switch (key) {
+	case ARGP_KEY_INIT:
+		state->child_inputs[0] = l;
+		return 0;
+	case ARGP_KEY_ARGS:
+		l->command = state->argv + state->next;
+		return 0;
+	case ARGP_KEY_NO_ARGS:
+		argp_error(state, "no command given");
+		return EINVAL;
+	default:
+		return ARGP_ERR_UNKNOWN;
+	}
+}
+
+const struct argp *launch_argp(struct argp *argp, bool with_stats)
+{
+	static struct argp_child children[3]; // of the one subcommand that is run or explained
+
+	children[0] = (struct argp_child){&own, 0, NULL, 1};
+	children[1] = (struct argp_child){settings_argp(with_stats), 0,
+					  "Settings of the library (`preempt help env`):", 2};
+	argp->children = children;
+	if (!argp->args_doc)
+		argp->args_doc = "[--] COMMAND [ARG...]";
+	return argp;
+}
 
 // In the build tree beside this command, in the libdir beside this bindir, or where it was to be installed.
 static bool find(char ret_path[PATH_MAX])

@@ -32,9 +32,6 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	struct stat_options *o = state->input;
 
 	switch (key) {
-	case ARGP_KEY_INIT:
-		state->child_inputs[0] = &o->launch;
-		return 0;
 	case 'r':
 		o->runs = (int)parse_count(state, "--repeat", arg, 1, MAX_RUNS);
 		return 0;
@@ -47,14 +44,8 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	case OPT_JSON:
 		o->json = true;
 		return 0;
-	case ARGP_KEY_ARGS:
-		o->launch.command = state->argv + state->next;
-		return 0;
-	case ARGP_KEY_NO_ARGS:
-		argp_error(state, "no command given");
-		return EINVAL;
 	default:
-		return ARGP_ERR_UNKNOWN;
+		return launch_words(key, &o->launch, state);
 	}
 }
 
@@ -69,20 +60,14 @@ static const struct argp_option options[] = {
 
 static const struct argp *stat_argp(void)
 {
-	static struct argp_child children[3];
-	static const struct argp argp = {
+	static struct argp argp = {
 		.options = options,
 		.parser = parse,
-		.args_doc = "[--] COMMAND [ARG...]",
 		.doc = "Run COMMAND with libpreempt, then print what the scheduler did.\vThe exit "
 		       "code is that of COMMAND.",
-		.children = children,
 	};
 
-	children[0] = (struct argp_child){&launch_argp, 0, NULL, 1};
-	children[1] = (struct argp_child){settings_argp(false), 0,
-					  "Settings of the library (`preempt help env`):", 2};
-	return &argp;
+	return launch_argp(&argp, false);
 }
 
 void stat_help(FILE *out)

@@ -59,6 +59,42 @@ const char *trace_lost_text(const struct trace_file *t, char buf[200])
 	return buf;
 }
 
+// --- export, report ---------------------------------------------------------------------------------
+
+error_t trace_words(int key, char *arg, struct trace_files *f, struct argp_state *state)
+{
+	switch (key) {
+	case 'o':
+		f->output = arg;
+		return 0;
+	case ARGP_KEY_ARG:
+		if (f->input)
+			argp_error(state, "more than one trace");
+		f->input = arg;
+		return 0;
+	case ARGP_KEY_NO_ARGS:
+		argp_error(state, "no trace given");
+		return EINVAL;
+	default:
+		return ARGP_ERR_UNKNOWN;
+	}
+}
+
+void trace_begin(const struct argp *argp, int argc, char **argv, void *options,
+		 const struct trace_files *f, struct trace_file *ret_trace)
+{
+	const char *why;
+	error_t err;
+
+	argp_err_exit_status = EXIT_FAILED;
+	err = argp_parse(argp, argc, argv, 0, NULL, options);
+	if (err)
+		die("%s", strerror(err));
+	why = trace_read(ret_trace, f->input);
+	if (why)
+		die("%s %s", f->input, why);
+}
+
 // --- record -------------------------------------------------------------------------------------------
 
 struct record_options {
@@ -85,39 +121,24 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	case 'Q':
 		o->quiet = true;
 		return 0;
-	case ARGP_KEY_INIT:
-		state->child_inputs[0] = &o->launch;
-		return 0;
-	case ARGP_KEY_ARGS:
-		o->launch.command = state->argv + state->next;
-		return 0;
-	case ARGP_KEY_NO_ARGS:
-		argp_error(state, "no command given");
-		return EINVAL;
 	default:
-		return ARGP_ERR_UNKNOWN;
+		return launch_words(key, &o->launch, state);
 	}
 }
 
 static const struct argp *record_argp(void)
 {
-	static struct argp_child children[3];
-	static const struct argp argp = {
+	static struct argp argp = {
 		.options = record_table,
 		.parser = parse,
-		.args_doc = "[--] COMMAND [ARG...]",
 		.doc = "Run COMMAND with libpreempt and write a trace of what its threads do.\v"
 		       "'preempt trace report FILE' makes a page of it, 'preempt trace export "
 		       "FILE' "
 		       "is for ui.perfetto.dev. With %p in FILE each process has a trace of its "
 		       "own.",
-		.children = children,
 	};
 
-	children[0] = (struct argp_child){&launch_argp, 0, NULL, 1};
-	children[1] = (struct argp_child){settings_argp(true), 0,
-					  "Settings of the library (`preempt help env`):", 2};
-	return &argp;
+	return launch_argp(&argp, true);
 }
 
 void trace_record_help(FILE *out)

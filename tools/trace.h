@@ -135,5 +135,12 @@ int trace_report(int argc, char **argv);
 void trace_record_help(FILE *out);
 void trace_export_help(FILE *out);
 void trace_report_help(FILE *out);
+// Those that read a trace. trace_words is what their parsers return for what is not their own: the trace, and -o. trace_begin parses and reads, or dies.
+struct trace_files {
+	const char *input, *output;
+};
+error_t trace_words(int key, char *arg, struct trace_files *f, struct argp_state *state);
+void trace_begin(const struct argp *argp, int argc, char **argv, void *options,
+		 const struct trace_files *f, struct trace_file *ret_trace);
 const char *trace_lost_text(const struct trace_file *t, char buf[200]);
 void json_quote(FILE *out, const char *s); // as a JSON string; also right inside of <script>

@@ -239,7 +239,7 @@ static void write_all(struct export *x)
 // --- the command ------------------------------------------------------------------------------------------
 
 struct export_options {
-	const char *input, *output, *format;
+	struct trace_files files;
 };
 
 static const struct argp_option table[] = {
@@ -253,23 +253,12 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	struct export_options *o = state->input;
 
 	switch (key) {
-	case 'o':
-		o->output = arg;
-		return 0;
 	case 'f':
 		if (strcmp(arg, "chrome") != 0)
 			argp_error(state, "--format=%s: there is only chrome", arg);
 		return 0;
-	case ARGP_KEY_ARG:
-		if (o->input)
-			argp_error(state, "more than one trace");
-		o->input = arg;
-		return 0;
-	case ARGP_KEY_NO_ARGS:
-		argp_error(state, "no trace given");
-		return EINVAL;
 	default:
-		return ARGP_ERR_UNKNOWN;
+		return trace_words(key, arg, &o->files, state);
 	}
 }
 
@@ -291,21 +280,13 @@ int trace_export(int argc, char **argv)
 	struct export_options o = {0};
 	struct trace_file t;
 	struct export x = {.t = &t, .out = stdout};
-	const char *why;
-	error_t err;
 
-	argp_err_exit_status = EXIT_FAILED;
-	err = argp_parse(&export_argp, argc, argv, 0, NULL, &o);
-	if (err)
-		die("%s", strerror(err));
-	why = trace_read(&t, o.input);
-	if (why)
-		die("%s %s", o.input, why);
-	if (o.output && !(x.out = fopen(o.output, "we")))
-		die("%s: %s", o.output, strerror(errno));
+	trace_begin(&export_argp, argc, argv, &o, &o.files, &t);
+	if (o.files.output && !(x.out = fopen(o.files.output, "we")))
+		die("%s: %s", o.files.output, strerror(errno));
 	write_all(&x);
 	if (fflush(x.out) != 0 || ferror(x.out))
-		die("%s: %s", o.output ? o.output : "standard output", strerror(errno));
+		die("%s: %s", o.files.output ? o.files.output : "standard output", strerror(errno));
 	trace_names_free();
 	trace_free(&t);
 	return 0;

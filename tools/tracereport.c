@@ -401,7 +401,7 @@ int report_json(const struct report *r, FILE *out)
 // --- the command ----------------------------------------------------------------------------------------------
 
 struct report_options {
-	const char *input, *output;
+	struct trace_files files;
 	bool json;
 };
 
@@ -417,22 +417,11 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	struct report_options *o = state->input;
 
 	switch (key) {
-	case 'o':
-		o->output = arg;
-		return 0;
 	case OPT_JSON:
 		o->json = true;
 		return 0;
-	case ARGP_KEY_ARG:
-		if (o->input)
-			argp_error(state, "more than one trace");
-		o->input = arg;
-		return 0;
-	case ARGP_KEY_NO_ARGS:
-		argp_error(state, "no trace given");
-		return EINVAL;
 	default:
-		return ARGP_ERR_UNKNOWN;
+		return trace_words(key, arg, &o->files, state);
 	}
 }
 
@@ -457,20 +446,12 @@ int trace_report(int argc, char **argv)
 	struct trace_file t;
 	char *path = NULL;
 	FILE *out = stdout;
-	const char *why;
 	int status = 0;
-	error_t err;
 
-	argp_err_exit_status = EXIT_FAILED;
-	err = argp_parse(&report_argp, argc, argv, 0, NULL, &o);
-	if (err)
-		die("%s", strerror(err));
-	why = trace_read(&t, o.input);
-	if (why)
-		die("%s %s", o.input, why);
-	if (o.output)
-		path = must(strdup(o.output));
-	else if (!o.json && asprintf(&path, "%s.html", o.input) < 0)
+	trace_begin(&report_argp, argc, argv, &o, &o.files, &t);
+	if (o.files.output)
+		path = must(strdup(o.files.output));
+	else if (!o.json && asprintf(&path, "%s.html", o.files.input) < 0)
 		must(NULL);
 	if (path && strcmp(path, "-") != 0 && !(out = fopen(path, "we")))
 		die("%s: %s", path, strerror(errno));

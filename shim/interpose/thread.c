@@ -165,7 +165,7 @@ static struct g *newproc(void *(*start)(void *), void *arg, const pthread_attr_t
 	gp->sig_blocked = tls.self && tls.self->sig_blocked; // the mask is inherited
 	// Parked until its creator knows that there is a thread, and readies it: so it is next in line,
 	// as in Go's newproc, however long the kernel takes to start the thread.
-	gp->status = G_WAITING;
+	set_status(gp, G_WAITING);
 	gp->park = PARK_PARKED;
 	gp->waiting = true;
 	TRACE(write, TRACE_GO_CREATE, 0, NULL, gp->goid, creator ? creator->goid : 0,

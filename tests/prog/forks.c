@@ -23,18 +23,6 @@ static void *worker(void *arg)
 	return arg;
 }
 
-static void *child_worker(void *arg)
-{
-	static pthread_mutex_t m = PTHREAD_MUTEX_INITIALIZER;
-
-	for (int i = 0; i < 50; i++) {
-		CHECK_EQ(pthread_mutex_lock(&m), 0);
-		free(malloc(1000));
-		CHECK_EQ(pthread_mutex_unlock(&m), 0);
-	}
-	return arg;
-}
-
 static void child_with_threads(void *arg)
 {
 	(void)arg;
@@ -165,7 +153,7 @@ static int fork_child_made;
 static void fork_child_handler(void)
 {
 	watchdog();
-	CHECK(join(spawn(child_worker, &fork_child_made)) == &fork_child_made);
+	CHECK(join(spawn(locks_own, &fork_child_made)) == &fork_child_made);
 	fork_child_made++;
 }
 

@@ -384,18 +384,6 @@ static void *finite_hog(void *arg)
 	return arg;
 }
 
-static void *locks_own(void *arg)
-{
-	static pthread_mutex_t m = PTHREAD_MUTEX_INITIALIZER;
-
-	for (int i = 0; i < 50; i++) {
-		CHECK_EQ(pthread_mutex_lock(&m), 0);
-		free(malloc(1000));
-		CHECK_EQ(pthread_mutex_unlock(&m), 0);
-	}
-	return arg;
-}
-
 static void refused(void *arg)
 {
 	bool late = (intptr_t)arg & 1;

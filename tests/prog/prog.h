@@ -100,6 +100,7 @@ bool wait_until(atomic_int *word, int value, long long ns);
 pthread_t spawn(void *(*fn)(void *), void *arg);
 pthread_t spawn_small(void *(*fn)(void *), void *arg); /* 64 KB stack */
 void *join(pthread_t t);
+void *locks_own(void *arg);		     /* a thread with little to do: a mutex and memory */
 int in_child(void (*fn)(void *), void *arg); /* fork, run, _exit(0); the wait status */
 int wait_child(pid_t pid);
 void lives(void); /* what any process may do: wait, yield, and have threads */

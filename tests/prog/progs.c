@@ -153,6 +153,18 @@ void *join(pthread_t t)
 	return ret;
 }
 
+void *locks_own(void *arg)
+{
+	static pthread_mutex_t m = PTHREAD_MUTEX_INITIALIZER;
+
+	for (int i = 0; i < 50; i++) {
+		CHECK_EQ(pthread_mutex_lock(&m), 0);
+		free(malloc(1000));
+		CHECK_EQ(pthread_mutex_unlock(&m), 0);
+	}
+	return arg;
+}
+
 int wait_child(pid_t pid)
 {
 	int status;

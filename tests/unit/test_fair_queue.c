@@ -342,6 +342,34 @@ START_TEST(cost)
 }
 END_TEST
 
+// Whoever looks at a P is delayed: its holder has ended meanwhile, and its G has been cleared for another thread, so it has no weight. That
+// divided by zero, which ended the program. Its virtual time counts no more: it is no victim, and raises no clock.
+START_TEST(holder_ended)
+{
+	struct g *woken = &threads[0].g, *gone = &threads[1].g;
+	uint64_t word;
+	int64_t at, clock;
+
+	begin(1, 10 * MS, 1);
+	woken->weight = WEIGHT_ORDINARY;
+	P(0)->g = gone;
+	P(0)->word = P_SEQ_ONE | P_RUNNING;
+	gone->status = G_RUNNING;
+	gone->vtime = 1000 * MS;
+	gone->run_since = now - MS;
+	clock = fair_clock();
+	policy_fair.wakes(woken, now);
+	ck_assert_int_eq(fair_clock(), clock);
+	ck_assert_ptr_null(policy_fair.victim(woken, NULL, now, &word, &at));
+	// With a weight it is both: the test looks where it means to.
+	gone->weight = WEIGHT_ORDINARY;
+	ck_assert_ptr_eq(policy_fair.victim(woken, NULL, now, &word, &at), P(0));
+	now += 10 * MS;
+	policy_fair.wakes(woken, now);
+	ck_assert_int_gt(fair_clock(), clock);
+}
+END_TEST
+
 static void add(TCase *tc)
 {
 	tcase_add_checked_fixture(tc, setup, NULL);
@@ -355,6 +383,7 @@ static void add(TCase *tc)
 	tcase_add_test(tc, charged_by_cpu);
 	tcase_add_test(tc, charged_from_the_start);
 	tcase_add_test(tc, credit);
+	tcase_add_test(tc, holder_ended);
 	tcase_add_test(tc, cost);
 }
 

@@ -37,7 +37,7 @@
 #define OP_READY 32   /* ready another one */
 #define OP_LAST 64    /* G 0: a system call that lasts until all others have ended */
 #define OP_UNSEEN 128 /* G 0: the same, where no interposer sees it */
-#define OP_JUMP 256   /* until readied, or until a handler on top of it leaves by longjmp */
+#define OP_JUMP 256   /* G 0: until readied, or until a handler on top of it leaves by longjmp */
 #ifndef ALLOW
 #define ALLOW OP_PARK
 #endif
@@ -735,14 +735,14 @@ choose:	in_call = false;
 		:: left == 0 -> op = 0
 		:: left > 0 && MAY(OP_PARK) -> op = OP_PARK
 		:: left > 0 && MAY(OP_TIMED) -> op = OP_TIMED
-		:: left > 0 && MAY(OP_JUMP) -> op = OP_JUMP
+		:: left > 0 && MAY(OP_JUMP) && me == 0 -> op = OP_JUMP
 		:: left > 0 && MAY(OP_SYSCALL) && me == 0 -> op = OP_SYSCALL
 		:: left > 0 && MAY(OP_BLOCK) -> op = OP_BLOCK
 		:: left > 0 && MAY(OP_YIELD) -> op = OP_YIELD
 		:: left > 0 && MAY(OP_READY) -> op = OP_READY
 		:: left > 0 && MAY(OP_LAST) && me == 0 -> op = OP_LAST
 		:: left > 0 && MAY(OP_UNSEEN) && me == 0 -> op = OP_UNSEEN
-#if !(ALLOW & (OP_PARK | OP_TIMED | OP_JUMP | OP_BLOCK | OP_YIELD | OP_READY))
+#if !(ALLOW & (OP_PARK | OP_TIMED | OP_BLOCK | OP_YIELD | OP_READY))
 		:: me != 0 -> op = 0
 #endif
 		fi;

@@ -118,7 +118,9 @@ int64_t fair_clock(void); // the virtual time of the process
 
 // --- weight.c ------------------------------------------------------------------------------------
 enum { WEIGHT_ORDINARY = 100 * 1024 };
-void weigh(struct g *gp); // gp's thread: its weight from its name and priority
+void weigh(struct g *gp);     // gp's thread: its weight from its name and priority
+void weigh_poll(int64_t now); // sysmon: does it for those that a seccomp filter watches
+void weigh_reset_in_child(void);
 uint32_t weight_of_name(const char *list, const char *name); // list: PREEMPT_WEIGHTS
 uint32_t weight_from(uint32_t named, int class, int nice);   // class: SCHED_*
 

@@ -629,6 +629,7 @@ static void sysmon(void *arg)
 		mon.retook = false;
 		next = earlier(next, earlier(retake(now), watch_strays(now)));
 		futexhash_poll(now);
+		weigh_poll(now);
 		if (!config.asyncpreemptoff) // else nobody asks where a thread is
 			next = earlier(next, earlier(modules_poll(now), sites_poll(now)));
 		if (mon.retook) {

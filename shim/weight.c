@@ -7,7 +7,7 @@
 //
 // Problem: names and priorities change at any time, by calls from anywhere, also from other processes. Approach: a G reads its own when
 // it has run, 10 ms after it began and then more and more seldom, up to once a second. That costs under a microsecond each time, and
-// nobody has to walk over all Gs. Rejected: an interposer for each of the ten calls, which would miss the raw ones.
+// nobody has to walk over all Gs. Under a seccomp filter sysmon reads them for it. Rejected: an interposer for each of the ten calls, which would miss the raw ones.
 
 #include <sched.h>
 #include <sys/syscall.h>
@@ -76,15 +76,128 @@ uint32_t weight_from(uint32_t named, int class, int nice)
 	return w < LEAST ? LEAST : w > MOST ? MOST : (uint32_t)w;
 }
 
-// Executed by gp's thread. In a sandbox (seccomp) the weight stays what it was: to ask may be deadly there.
+// --- under a seccomp filter --------------------------------------------------------------------------------
+
+// There what a G would call may be deadly, and in a handler it cannot find out. So it asks sysmon, which reads /proc, and takes the
+// answer when it is weighed for the next time: only its own thread writes its weight.
+enum { SLOTS = 64, UNTAKEN = 3000 }; // ms until an answer is no longer waited for
+
+enum { FREE, FILLING, ASKED, ANSWERED };
+
+static struct slot {
+	uint32_t state;
+	int tid;
+	uint32_t own, weight;
+	const struct g *gp;
+	int64_t at;
+} slots[SLOTS];
+static uint32_t asked;
+
+// Signal-safe.
+static void ask(struct g *gp)
+{
+	struct slot *s = &slots[gp->goid % SLOTS];
+	int64_t now = os_nanotime();
+
+	if (load_acquire(&s->state) == ANSWERED && // pairs with weigh_poll
+	    (s->gp == gp || now - s->at > UNTAKEN * (int64_t)1000000) &&
+	    cas(&s->state, ANSWERED, FILLING)) { // as above
+		if (s->gp == gp)
+			store_relaxed(&gp->weight, s->weight);
+	} else if (!cas(&s->state, FREE, FILLING)) { // pairs with weigh_poll
+		return;
+	}
+	s->gp = gp;
+	s->tid = gp->tid;
+	s->own = tls.weight;
+	store_release(&s->state, ASKED); // pairs with weigh_poll
+	store_relaxed(&asked, 1);
+}
+
+// Fields 19 and 41, nice value and class, and the name, of which nothing is known but that the last parenthesis ends it.
+static bool read_stat(int tid, char name[NAME + 1], int *ret_nice, int *ret_class)
+{
+	char path[64], buf[1024];
+	struct text t = {path, 0, sizeof path};
+	int n, end, at = 0, len = 0;
+
+	text_printf(&t, "/proc/self/task/%d/stat", tid);
+	n = os_read_file(path, buf, sizeof buf);
+	for (end = n - 1; end > 0 && buf[end] != ')'; end--)
+		;
+	while (at < end && buf[at] != '(')
+		at++;
+	if (end <= 0 || at >= end)
+		return false;
+	for (at++; at < end && len < NAME; at++)
+		name[len++] = buf[at];
+	name[len] = 0;
+	at = end + 1;
+	for (int field = 3; field <= 41; field++) {
+		bool minus;
+		int v = 0;
+
+		while (at < n && buf[at] == ' ')
+			at++;
+		if (at >= n)
+			return false;
+		minus = buf[at] == '-';
+		for (at += minus; at < n && buf[at] != ' '; at++)
+			v = buf[at] >= '0' && buf[at] <= '9' && v < 1000000 ? v * 10 + buf[at] - '0'
+									    : v;
+		if (field == 19)
+			*ret_nice = minus ? -v : v;
+		*ret_class = v;
+	}
+	return true;
+}
+
+// Executed by sysmon.
+void weigh_poll(int64_t now)
+{
+	bool may;
+
+	if (likely(!load_relaxed(&asked)))
+		return;
+	store_relaxed(&asked, 0); // one that comes now may wait for the next
+	may = !confined(CONFINE_FILES);
+	for (struct slot *s = slots; s < slots + SLOTS; s++) {
+		char name[NAME + 1];
+		int nice, class;
+
+		if (load_acquire(&s->state) != ASKED) // pairs with ask
+			continue;
+		if (!may || !read_stat(s->tid, name, &nice, &class)) {
+			store_release(&s->state, FREE); // pairs with ask
+			continue;
+		}
+		s->weight = weight_from(s->own ? s->own : weight_of_name(config.weights, name),
+					class, nice);
+		s->at = now;
+		store_release(&s->state, ANSWERED); // pairs with ask
+	}
+}
+
+void weigh_reset_in_child(void)
+{
+	for (struct slot *s = slots; s < slots + SLOTS; s++)
+		s->state = FREE;
+	asked = 0;
+}
+
+// --- without one ------------------------------------------------------------------------------------------
+
+// Executed by gp's thread. Signal-safe.
 void weigh(struct g *gp)
 {
 	char name[NAME + 1] = "";
 	uint32_t named = 100;
 	int class, nice;
 
-	if (os_confined())
+	if (os_confined()) {
+		ask(gp);
 		return;
+	}
 	if (config.weights[0]) {
 		sys5(SYS_prctl, 16 /* PR_GET_NAME */, name, 0, 0, 0);
 		named = weight_of_name(config.weights, name);

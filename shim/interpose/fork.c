@@ -41,6 +41,7 @@ void shim_child_after_fork(void)
 	snapshot_reset_in_child();
 	deadlock_reset_in_child();
 	futexhash_reset_in_child();
+	weigh_reset_in_child();
 	trace_reset_in_child();
 	stats_reset_in_child();
 	sched_reset_in_child();

@@ -1,5 +1,7 @@
 // test_weight.c: weights from names, nice values and scheduling classes.
 
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <sched.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -70,11 +72,69 @@ START_TEST(own)
 }
 END_TEST
 
+// A filter that allows everything; there from the start if it comes before confine_init.
+static void filter(void)
+{
+	struct sock_filter allow[] = {BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)};
+	struct sock_fprog prog = {1, allow};
+
+	prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+	if (prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &prog, 0, 0) < 0)
+		exit(0); // none here
+}
+
+// Under a filter sysmon reads what the thread may not ask for. It has the answer when it is weighed again; one that nobody takes is no
+// hindrance for ever, and there is none after a filter that came later.
+START_TEST(under_filter)
+{
+	struct g g = {.goid = 7, .tid = os_gettid()}, other = {.goid = 7 + 64, .tid = os_gettid()};
+	int nice = getpriority(PRIO_PROCESS, 0);
+
+	unit_config();
+	strcpy(config.weights, "io)*:300");
+	prctl(PR_SET_NAME, "io) R 1 (-7");
+	filter();
+	confine_init();
+	ck_assert(!confined_wait(CONFINE_FILES));
+	weigh(&g);
+	ck_assert_uint_eq(g.weight, 0);
+	weigh(&g); // no answer so far
+	weigh(&other);
+	weigh_poll(os_nanotime());
+	weigh(&other); // the place is taken
+	ck_assert_uint_eq(other.weight, 0);
+	weigh(&g);
+	ck_assert_uint_eq(g.weight, weight_from(300, SCHED_OTHER, nice));
+	tls.weight = 50;
+	ck_assert_int_eq(setpriority(PRIO_PROCESS, 0, 19), 0);
+	weigh_poll(os_nanotime()); // what was asked for before
+	weigh(&g);
+	weigh_poll(os_nanotime());
+	weigh(&g);
+	ck_assert_uint_eq(g.weight, weight_from(50, SCHED_OTHER, 19));
+	weigh_poll(1000); // an answer, long ago by the clock
+	weigh(&other);
+	weigh_poll(os_nanotime());
+	weigh(&other);
+	ck_assert_uint_eq(other.weight, weight_from(50, SCHED_OTHER, 19));
+	filter();
+	weigh_poll(os_nanotime());
+	weigh(&g); // g's place is free
+	weigh_poll(os_nanotime());
+	tls.weight = 60;
+	g.weight = 1;
+	weigh(&g);
+	weigh(&g);
+	ck_assert_uint_eq(g.weight, 1);
+}
+END_TEST
+
 static void add(TCase *tc)
 {
 	tcase_add_test(tc, names);
 	tcase_add_test(tc, priorities);
 	tcase_add_test(tc, own);
+	tcase_add_test(tc, under_filter);
 }
 
 int main(void)

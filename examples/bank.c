@@ -11,7 +11,7 @@ static struct account a = {PTHREAD_MUTEX_INITIALIZER, 100}, b = {PTHREAD_MUTEX_I
 static void transfer(struct account *from, struct account *to)
 {
 	pthread_mutex_lock(&from->lock);
-	usleep(10000);
+	usleep(500000);
 	pthread_mutex_lock(&to->lock);
 	from->balance -= 10;
 	to->balance += 10;

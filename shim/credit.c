@@ -148,7 +148,7 @@ void runs_without(struct g *gp, int64_t now)
 	gp->grace_over = false;
 	store_relaxed(&gp->force, false);
 	store_relaxed(&gp->preempt,
-		      false);	      // before the status: what stw.c asks for from then on, stays
+		      false); // before the status: what stw.c asks for from then on, stays
 	CHECKED(invariant_status(gp, G_RUNNING));
 	xchg(&gp->status, G_RUNNING); // then sysmon_stray's load; pairs with watch_strays
 }

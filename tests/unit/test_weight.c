@@ -90,6 +90,9 @@ START_TEST(under_filter)
 	struct g g = {.goid = 7, .tid = os_gettid()}, other = {.goid = 7 + 64, .tid = os_gettid()};
 	int nice = getpriority(PRIO_PROCESS, 0);
 
+#ifdef __SANITIZE_ADDRESS__
+	return; // its runtime does not know the threads of ours that make the trial
+#endif
 	unit_config();
 	strcpy(config.weights, "io)*:300");
 	prctl(PR_SET_NAME, "io) R 1 (-7");

@@ -86,8 +86,8 @@ void invariant_broken(const char *what, const char *file, int line, const struct
 static uint32_t edges(uint32_t from)
 {
 	switch ((enum g_status)from) {
-	case G_IDLE: // RUNNING: also in the child of a fork, where all are made idle
-		return TO(G_IDLE) | TO(G_RUNNABLE) | TO(G_RUNNING) | TO(G_WAITING);
+	case G_IDLE: // RUNNING, SYSCALL: also in the child of a fork, where all are made idle, back from the handler that forked
+		return TO(G_IDLE) | TO(G_RUNNABLE) | TO(G_RUNNING) | TO(G_WAITING) | TO(G_SYSCALL);
 	case G_RUNNABLE:
 	case G_PREEMPTED:
 		return TO(G_RUNNING);

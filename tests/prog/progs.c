@@ -227,18 +227,6 @@ long hogs_work(int i)
 	return atomic_load(&hog[i].work);
 }
 
-static void *lives_main(void *arg)
-{
-	static pthread_mutex_t m = PTHREAD_MUTEX_INITIALIZER;
-
-	for (int i = 0; i < 50; i++) {
-		CHECK_EQ(pthread_mutex_lock(&m), 0);
-		free(malloc(1000));
-		CHECK_EQ(pthread_mutex_unlock(&m), 0);
-	}
-	return arg;
-}
-
 void lives(void)
 {
 	pthread_t t[4];
@@ -246,7 +234,7 @@ void lives(void)
 	sched_yield();
 	sleep_ns(100000);
 	for (int i = 0; i < 4; i++)
-		t[i] = spawn(lives_main, NULL);
+		t[i] = spawn(locks_own, NULL);
 	sched_yield();
 	sleep_ns(100000);
 	for (int i = 0; i < 4; i++)

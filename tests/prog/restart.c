@@ -66,11 +66,12 @@ HELPER(serve)
 	pthread_t t[POOL];
 	pid_t pid = getpid();
 
-	prctl(PR_SET_PDEATHSIG, 0); /* who started it goes first */
 	sigemptyset(&set);
 	sigaddset(&set, SIGTERM);
 	CHECK_EQ(sigaction(SIGTERM, &sa, NULL), 0);
 	listen_fd = 3;
+	CHECK_EQ(sigprocmask(SIG_BLOCK, &set, NULL),
+		 0); /* for the pool: it would lose a request by EINTR */
 	for (int i = 0; i < POOL; i++)
 		t[i] = spawn(pool_main, NULL);
 	CHECK_EQ(sigprocmask(SIG_UNBLOCK, &set, NULL), 0);

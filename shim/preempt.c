@@ -15,7 +15,8 @@
 // The delicate race: a signal that arrives just as its target enters a blocking call would make that
 // call fail with EINTR. preempt_m publishes signal_pending, then looks at the status; entersyscall sets the
 // status, then looks at signal_pending and waits until the signal has arrived. Both need a full barrier
-// between their two steps. While nobody is to be preempted, entersyscall spends none: sched.fenced is false. The first signal
+// between their two steps. A handler of the program on top of a wait or a call makes calls of its own, and its thread may be granted a P
+// meanwhile: call_handler counts it (gp->handlers) where entersyscall sets the status. While nobody is to be preempted, entersyscall spends none: sched.fenced is false. The first signal
 // after a time without demand sets it, and membarrier(2) makes every running thread of the process execute a
 // barrier once: who has not published its call by then sees sched.fenced, and makes its own from then on. (A membarrier
 // for each signal costs 16 us on a virtual machine, more than all the rest.) Where the kernel has none, it is always set.
@@ -58,8 +59,9 @@ bool preempt_m_if_fenced(struct g *gp, const struct p *pp, uint64_t word)
 		return false;
 	// Looked at after the barrier: who has not seen signal_pending, and made no barrier of its own as preempt_rests had
 	// been there, did so before; then this load sees it too.
-	if (!load_seq_cst(&sched.fence_holds) ||       // pairs with preempt_rests
-	    load_seq_cst(&gp->status) != G_RUNNING ||  // after the barrier; pairs with entersyscall
+	if (!load_seq_cst(&sched.fence_holds) ||      // pairs with preempt_rests
+	    load_seq_cst(&gp->status) != G_RUNNING || // after the barrier; pairs with entersyscall
+	    load_seq_cst(&gp->handlers) || // as above; pairs with call_handler's fetch_add
 	    (pp && load_seq_cst(&pp->word) != word) || // as above; pairs with pin's CAS
 	    send(gp->tid) < 0) {
 		store_relaxed(&gp->signal_pending, 0);

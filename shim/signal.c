@@ -200,6 +200,9 @@ static void call_handler(const struct kernel_sigaction *ka, bool blocked, int si
 		more |= real;
 		os_sigmask(SIG_SETMASK, &more, NULL);
 	}
+	// A preemption signal on its way would interrupt a call of the handler. Sent later, it is not: handlers is counted.
+	if (pless && self && !(blocked && more & our_bit))
+		preempt_drain(self);
 	compiler_barrier();
 	if (ka->flags & SA_SIGINFO)
 		ka->handler(sig, info, uc);

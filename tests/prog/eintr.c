@@ -572,3 +572,83 @@ CASE(eintr_own_handler_alone)
 	own_eintr(0, 0);
 	own_eintr(SA_RESTART, 0);
 }
+
+/* --- in a handler on top of a wait -------------------------------------------------------------------------------- */
+
+/* Its thread is granted a P meanwhile, and may be asked to yield: the calls of the handler are not to be interrupted by that. */
+static sem_t sem_below;
+static atomic_int on_top, calls_below;
+
+static void sleeps_on_top(int sig)
+{
+	(void)sig;
+	atomic_fetch_add(&on_top, 1);
+	for (int i = 0; i < 5; i++)
+		sleep_ns(MS); /* fails if it is interrupted */
+	atomic_fetch_add(&on_top, 1);
+}
+
+static void *waits_below(void *arg)
+{
+	for (int i = 0; i < 10; i++)
+		CHECK_EQ(sem_wait(&sem_below), 0);
+	return arg;
+}
+
+CASE_STRESS(eintr_on_top_of_a_wait)
+{
+	struct sigaction sa = {.sa_handler = sleeps_on_top, .sa_flags = SA_RESTART};
+	pthread_t t;
+
+	CHECK_EQ(sigaction(SIGUSR1, &sa, NULL), 0);
+	CHECK_EQ(sem_init(&sem_below, 0, 0), 0);
+	hogs_start(2);
+	t = spawn(waits_below, NULL);
+	for (int i = 0; i < 10; i++) {
+		sleep_ns(MS);
+		CHECK_EQ(pthread_kill(t, SIGUSR1), 0);
+		AWAIT(&on_top, 2 * i + 1);
+		CHECK_EQ(sem_post(&sem_below), 0);
+		AWAIT(&on_top, 2 * i + 2);
+	}
+	join(t);
+	hogs_stop();
+}
+
+/* The handler comes when the thread is just about to make a call, and a signal to preempt it may be on its way. */
+static void *calls_often(void *arg)
+{
+	int fds[2];
+	char c;
+
+	CHECK_EQ(pipe(fds), 0);
+	while (!atomic_load(&calls_below)) {
+		CHECK_EQ(write(fds[1], "x", 1), 1);
+		CHECK_EQ(read(fds[0], &c, 1), 1);
+	}
+	return arg;
+}
+
+static void sleeps_shortly(int sig)
+{
+	(void)sig;
+	sleep_ns(MS / 10);
+	atomic_fetch_add(&on_top, 1);
+}
+
+CASE_STRESS(eintr_on_top_of_calls)
+{
+	struct sigaction sa = {.sa_handler = sleeps_shortly, .sa_flags = SA_RESTART};
+	pthread_t t;
+
+	CHECK_EQ(sigaction(SIGUSR1, &sa, NULL), 0);
+	hogs_start(2);
+	t = spawn(calls_often, NULL);
+	for (int i = 0; i < 100; i++) {
+		CHECK_EQ(pthread_kill(t, SIGUSR1), 0);
+		AWAIT(&on_top, i + 1);
+	}
+	atomic_store(&calls_below, 1);
+	join(t);
+	hogs_stop();
+}

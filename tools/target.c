@@ -174,10 +174,27 @@ static void look(struct target *t)
 	t->sysmon = find_sysmon(t->pid, &t->signal, &t->deaf);
 }
 
+// As look, until its sysmon takes requests: it does not before its first round, nor, under a filter, before it knows what that
+// allows, nor for the moment in which it takes one.
+static void look_patiently(struct target *t)
+{
+	look(t);
+	for (int i = 0; i < FINDS_OUT && !t->sysmon && t->deaf; i++) {
+		nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL);
+		look(t);
+	}
+}
+
+// A filter may be why its sysmon takes no requests.
+static bool deaf_by_filter(const struct target *t)
+{
+	return !t->sysmon && t->deaf && is_confined(t->pid, t->deaf);
+}
+
 // Why it cannot be asked.
 static void explain(const struct target *t)
 {
-	if (!t->deaf)
+	if (!deaf_by_filter(t))
 		fprintf(stderr,
 			"preempt: the threads of process %d are not scheduled (yet): it has one "
 			"thread, "
@@ -203,13 +220,7 @@ bool target_find(struct target *t)
 			t->pid);
 		return false;
 	}
-	look(t);
-	// Under a filter it first finds out what that allows.
-	for (int i = 0; i < FINDS_OUT && !t->sysmon && t->deaf && is_confined(t->pid, t->deaf);
-	     i++) {
-		nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL);
-		look(t);
-	}
+	look_patiently(t);
 	if (t->sysmon)
 		return true;
 	explain(t);
@@ -220,8 +231,8 @@ bool target_is_deaf(const struct target *t)
 {
 	struct target now = *t;
 
-	look(&now);
-	return !now.sysmon && now.deaf;
+	look_patiently(&now);
+	return deaf_by_filter(&now);
 }
 
 bool target_is_there(struct target *t)

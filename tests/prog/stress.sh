@@ -31,32 +31,19 @@ stream()
 {
 	round=$1
 	shift
-	k=$((round * 5))
 	while [ "$round" -le "$times" ] && [ ! -e "$dir/failed" ]; do
-		for name; do
-			case $((k % 6)) in
-			0) p=1 q=100us ;;
-			1) p=2 q=10ms ;;
-			2) p=4 q=100us ;;
-			3) p=1 q=10ms ;;
-			4) p=2 q=100us ;;
-			5) p=4 q=10ms ;;
-			esac
-			PROGS_TIMEOUT="${PROGS_TIMEOUT:-120}" "$here/run.sh" -f -p $p -q $q -b "$progs" "$lib" "$name"
-			status=$?
-			if [ $status -ne 0 ] && [ $status -ne 77 ]; then
-				echo "stress: round $round: $name failed, PREEMPT_PROCS=$p PREEMPT_QUANTUM=$q"
-				: >"$dir/failed"
-				return 1
-			fi
-			k=$((k + 1))
-		done
+		# Each case meets each setting, whatever their number and that of the streams.
+		PROGS_TIMEOUT="${PROGS_TIMEOUT:-120}" "$here/run.sh" -f -r $((round * 5)) -b "$progs" "$lib" "$@"
+		status=$?
+		if [ $status -ne 0 ] && [ $status -ne 77 ]; then
+			echo "stress: round $round failed"
+			: >"$dir/failed"
+			return 1
+		fi
 		echo >>"$dir/rounds"
 		done=$(wc -l <"$dir/rounds")
 		[ $((done % 10)) -ne 0 ] || echo "stress: $done of $times rounds, $(($# * done)) runs passed"
-		# Each case meets each setting, whatever their number and that of the streams.
 		round=$((round + streams))
-		k=$((round * 5))
 	done
 }
 

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """top.py PREEMPT LIBRARY PROGS CASE: `preempt top`."""
 
+import contextlib
 import re
 import shutil
 import threading
@@ -89,7 +90,7 @@ class Busy:
             full["LD_PRELOAD"] = lib
         self.program = compiled("busy", THREADS, "-pthread")
         self.p = subprocess.Popen([self.program, *args], env=full, text=True, cwd=tmp, stdin=subprocess.PIPE,
-                                  stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+                                  stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
         assert self.p.stdout.readline() == "ready\n"
         self.pid = str(self.p.pid)
 
@@ -97,7 +98,8 @@ class Busy:
         return self
 
     def __exit__(self, *exc):
-        self.p.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.p.pid, signal.SIGKILL)  # and its children, which hold the pipes
         self.p.communicate()
 
     def tell(self):
@@ -243,6 +245,45 @@ def case_errors():
             if "Permission denied" in p.stderr and p.returncode in (126, 127, 1):
                 return  # the build tree is not open to others
             assert p.returncode == 125 and "Operation not permitted" in p.stderr and not p.stdout, p
+
+
+def case_not_listening():
+    """A scheduler's thread that takes no requests so far, as one that has just begun, is not blamed on a filter that is not there."""
+    prog = compiled("quiet", """
+        #define _GNU_SOURCE
+        #include <fcntl.h>
+        #include <pthread.h>
+        #include <signal.h>
+        #include <stdio.h>
+        #include <sys/mman.h>
+        #include <unistd.h>
+        static void *quiet(void *arg)
+        {
+            sigset_t all;
+            sigfillset(&all);
+            pthread_sigmask(SIG_SETMASK, &all, NULL);
+            pthread_setname_np(pthread_self(), "sysmon");
+            puts("ready");
+            fflush(stdout);
+            pause();
+            return arg;
+        }
+        int main(int argc, char **argv)
+        {
+            pthread_t t;
+            (void)argc;
+            mmap(NULL, 1, PROT_READ, MAP_PRIVATE, open(argv[1], O_RDONLY), 0);
+            pthread_create(&t, NULL, quiet, NULL);
+            pthread_join(t, NULL);
+        }""", "-pthread")
+    p = subprocess.Popen([prog, LIBRARY], stdout=subprocess.PIPE, text=True)
+    try:
+        assert p.stdout.readline() == "ready\n"
+        bad_usage("top", "-b", str(p.pid), say="not scheduled (yet)")
+        bad_usage("dump", str(p.pid), say="not scheduled (yet)")
+    finally:
+        p.kill()
+        p.communicate()
 
 
 def case_other_signal():

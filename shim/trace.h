@@ -80,7 +80,7 @@ enum trace_kind {
 	TRACE_GO_SCHED,	       // (end) the same, by itself
 	TRACE_SYSCALL_BEGIN,   // g, p or none, arg: where in the library
 	TRACE_SYSCALL_BLOCK,   // (end) the same, and the P goes on at once
-	TRACE_SYSCALL_END,     // g: back, with its P
+	TRACE_SYSCALL_END,     // g: back, with its P, or on credit as before
 	TRACE_SYSCALL_BLOCKED, // g: back, its P is gone: runnable
 	TRACE_GO_END,	       // g's thread leaves
 	TRACE_RETAKE, // (end) p is taken from g; detail 0: in a system call, 1: asleep unseen; other: by whom, 0: sysmon

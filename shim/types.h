@@ -226,15 +226,16 @@ struct g {
 	int64_t runnable_since; // when it last became runnable
 	int64_t run_since;	// when it was last granted a P
 	int64_t cpu_seen;	// sysmon: CPU time at last look
-	uint64_t seq_seen;	// sysmon: P word at last look
-	int64_t stray_seen;	// sysmon: run_since of the stretch without a P last seen
-	int64_t stray_cpu;	// sysmon: CPU time at the last look at that stretch
-	int64_t signal_at;	// when signal_pending was set
-	int64_t stray_waits;	// sysmon: how often it had blocked, or -1: not known
-	int64_t stray_asked;	// sysmon: when it was first asked to queue in that stretch, or 0
-	struct asking asking;	// sysmon: preemption signals to it in that stretch
-	int64_t burst_since;	// when it came back from its last wait
-	uint8_t long_bursts;	// of these, in a row
+	int64_t cpu_awake; // sysmon: CPU time when its thread was last seen awake without getting on
+	uint64_t seq_seen;    // sysmon: P word at last look
+	int64_t stray_seen;   // sysmon: run_since of the stretch without a P last seen
+	int64_t stray_cpu;    // sysmon: CPU time at the last look at that stretch
+	int64_t signal_at;    // when signal_pending was set
+	int64_t stray_waits;  // sysmon: how often it had blocked, or -1: not known
+	int64_t stray_asked;  // sysmon: when it was first asked to queue in that stretch, or 0
+	struct asking asking; // sysmon: preemption signals to it in that stretch
+	int64_t burst_since;  // when it came back from its last wait
+	uint8_t long_bursts;  // of these, in a row
 	int64_t unwatched, reckoned_cpu, reckoned_run; // credit.c; owner only
 	uint64_t run_ns, wait_ns, switches;
 	char name[16];

@@ -8,7 +8,8 @@
  * Memory is TSO for what is stored without a locked instruction: a G's status and park wait in buffers of its thread, in this order, until its
  * next locked instruction, a membarrier, or any time.
  *
- * CALLS, PARKS (a mask of Gs), HANDLERS: what Gs do; WOKEN: who is woken may go on without a P. Two Gs, one P. G 0 holds a lock (gp->locks), G 1 may have a handler on top of its wait.
+ * CALLS, PARKS (a mask of Gs), HANDLERS: what Gs do; WOKEN: who is woken may go on without a P; STRAYS: so may who comes
+ * back from a call that it made without. Two Gs, one P. G 0 holds a lock (gp->locks), G 1 may have a handler on top of its wait.
  */
 
 #define NG 2
@@ -197,6 +198,24 @@ choose:
 	fi;
 
 exitsyscall:
+#ifdef STRAYS
+	if
+	:: !remembers[me] -> /* goes_on */
+#ifdef MUT_goes_on_looks_first
+		look = !stopping;
+		atomic { drain(me); status[me] = G_RUNNING }
+#else
+		atomic { drain(me); status[me] = G_RUNNING }
+		look = !stopping;
+#endif
+		from_call = true;
+		if
+		:: look -> goto preempt_check
+		:: true /* or not: its credit is used up */
+		fi
+	:: else
+	fi;
+#endif
 	look = remembers[me] && has[me];
 	store_status(G_RUNNING);
 	from_call = true;

@@ -287,6 +287,15 @@ static const void *held_by(const struct g *gp)
 	return load_relaxed(&gp->held);
 }
 
+// gp was granted a P for a slice of its own and has not run since: it waits for a CPU, which others hold, maybe of other processes. Asked now, it
+// would yield before it did anything, and so would the next one.
+static bool has_not_begun(const struct g *gp, int64_t slice_start)
+{
+	return load_relaxed(&gp->note) & NOTE_GRANTED &&
+	       load_relaxed(&gp->run_since) == slice_start && // else one handed on to it
+	       !load_relaxed(&gp->handlers);		      // one runs on top of its wait
+}
+
 // A P whose G runs: end its slice. Returns when to look again.
 static int64_t watch_running(struct p *pp, uint64_t word, struct g *gp, int64_t now)
 {
@@ -307,10 +316,12 @@ static int64_t watch_running(struct p *pp, uint64_t word, struct g *gp, int64_t 
 		pp->sysmon.asking = (struct asking){0, 0};
 		pp->sysmon.requested = pp->sysmon.spared = false;
 		pp->sysmon.look_at = 0;
+		pp->sysmon.begun = start;
+		pp->sysmon.unbegun = 0;
 	}
 	if (spin_seen_lately(now))
 		slice = earlier(slice, load_relaxed(&gp->suspect) ? SLICE_SUSPECT : short_slice());
-	end = slice_end(start, slice);
+	end = slice_end(pp->sysmon.begun, slice);
 	if (load_acquire(&pp->resched) == word && // pairs with sysmon_ask: resched_at is set
 	    resched_waits(pp))
 		end = earlier(end, load_relaxed(&pp->resched_at));
@@ -327,6 +338,13 @@ static int64_t watch_running(struct p *pp, uint64_t word, struct g *gp, int64_t 
 		// it comes back as from any blocking call, and watch_strays charges it.
 		take_and_hand_off(pp, word, gp, !gives_credit(), now, &stats.retakes_opaque);
 		return now + mon.tick;
+	}
+	if (now >= end && has_not_begun(gp, start)) {
+		pp->sysmon.begun = now;
+		if (slice << pp->sysmon.unbegun < TICK_MAX)
+			pp->sysmon.unbegun++;
+		return now +
+		       (slice < TICK_MAX ? earlier(slice << pp->sysmon.unbegun, TICK_MAX) : slice);
 	}
 	if (now < end) {
 		int64_t next = end;
@@ -403,7 +421,7 @@ static bool is_stray(const struct g *gp)
 {
 	const struct p *pp = load_relaxed(&gp->p);
 
-	return load_relaxed(&gp->status) == G_RUNNING && gp->tid &&
+	return load_relaxed(&gp->status) == G_RUNNING &&
 	       (!pp || P_SEQ(load_relaxed(&pp->word)) != load_relaxed(&gp->pseq));
 }
 
@@ -450,6 +468,11 @@ static int64_t watch_strays(int64_t now)
 		if (!is_stray(gp))
 			continue;
 		any = true;
+		if (!load_relaxed(
+			    &gp->tid)) { // it lost its P before its thread began, and will not tell when it does
+			active = true;
+			continue;
+		}
 		cpu = os_thread_cputime(gp->tid);
 		if (gp->stray_seen != gp->run_since) {
 			gp->stray_seen = gp->run_since;

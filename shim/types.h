@@ -287,7 +287,9 @@ struct p {
 		int64_t slice_start; // these notes are of the slice that began then
 		struct asking asking;
 		bool requested, spared;
-		int64_t look_at; // when to ask the holder whether it spins
+		int64_t look_at;  // when to ask the holder whether it spins
+		int64_t begun;	  // its holder cannot have run before
+		uint32_t unbegun; // looks that found so
 	} sysmon;
 #ifdef PREEMPT_INVARIANTS
 	struct {

@@ -8,8 +8,8 @@
  * Memory is TSO for what is stored without a locked instruction: a G's status and park wait in buffers of its thread, in this order, until its
  * next locked instruction, a membarrier, or any time.
  *
- * CALLS, PARKS (a mask of Gs), HANDLERS: what Gs do; WOKEN: who is woken may go on without a P; STRAYS: so may who comes
- * back from a call that it made without. Two Gs, one P. G 0 holds a lock (gp->locks), G 1 may have a handler on top of its wait.
+ * CALLS, PARKS (a mask of Gs), HANDLERS: what Gs do; WOKEN: who is woken may go on without a P; STRAYS: G 1 begins without one, and who
+ * comes back from a call that it made without may go on so. Two Gs, one P. G 0 holds a lock (gp->locks), G 1 may have a handler on top of its wait.
  */
 
 #define NG 2
@@ -577,8 +577,12 @@ init
 		remembers[0] = true;
 		status[0] = G_RUNNING;
 		locks[0] = true;
+#ifdef STRAYS
+		status[1] = G_RUNNING; /* and holds no P */
+#else
 		status[1] = G_RUNNABLE;
 		queued[1] = true;
+#endif
 		run G(0);
 		run G(1);
 		run waker();

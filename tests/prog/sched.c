@@ -578,15 +578,52 @@ static void *overdraws(void *arg)
 	return (void *)(intptr_t)(now(CLOCK_THREAD_CPUTIME_ID) - cpu);
 }
 
+static void two_share_one_p(pthread_t *t)
+{
+	void *cpu[2];
+
+	for (int i = 0; i < 2; i++)
+		CHECK_EQ(pthread_join(t[i], &cpu[i]), 0);
+	CHECK((intptr_t)cpu[0] + (intptr_t)cpu[1] < 520 * MS);
+}
+
 /* With one P one of them runs at a time: settings.py. */
 HELPER(credit_overdrawn)
 {
 	pthread_t t[2];
-	void *cpu[2];
 
 	for (int i = 0; i < 2; i++)
 		t[i] = spawn(overdraws, i ? t : NULL);
-	for (int i = 0; i < 2; i++)
-		CHECK_EQ(pthread_join(t[i], &cpu[i]), 0);
-	CHECK((intptr_t)cpu[0] + (intptr_t)cpu[1] < 520 * MS);
+	two_share_one_p(t);
+}
+
+/* Unseen by the library: it does not know the thread yet. */
+static void sleeps_raw(int sig)
+{
+	struct timespec ts = {.tv_nsec = 80 * MS};
+
+	(void)sig;
+	raw(SYS_nanosleep, (long)&ts, NULL, NULL, 0);
+}
+
+/* The same where one of them begins so late, after a handler, that its P has been taken from it. */
+HELPER(started_late)
+{
+	struct sigaction sa = {.sa_handler = sleeps_raw};
+	pthread_attr_t attr;
+	sigset_t set, none;
+	pthread_t t[2];
+
+	sigemptyset(&none);
+	sigemptyset(&set);
+	sigaddset(&set, SIGUSR1);
+	CHECK_EQ(sigaction(SIGUSR1, &sa, NULL), 0);
+	CHECK_EQ(pthread_sigmask(SIG_BLOCK, &set, NULL), 0);
+	t[0] = spawn(overdraws, NULL);
+	CHECK_EQ(kill(getpid(), SIGUSR1), 0);
+	CHECK_EQ(pthread_attr_init(&attr), 0);
+	CHECK_EQ(pthread_attr_setsigmask_np(&attr, &none), 0);
+	CHECK_EQ(pthread_create(&t[1], &attr, overdraws, NULL), 0);
+	pthread_attr_destroy(&attr);
+	two_share_one_p(t);
 }

@@ -234,6 +234,13 @@ def credit_overdrawn():
 
 
 @check
+def started_late():
+    """Neither does a thread that computes from its start, but did so late that its P was taken from it before, get more than its share."""
+    for _ in range(3):
+        passes("started_late", PREEMPT_PROCS="1")
+
+
+@check
 def default_policy():
     """Fair, unless go is asked for."""
     want(figures("cond_ping_pong")["policy"] == "fair", "another policy")

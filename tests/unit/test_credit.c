@@ -191,6 +191,34 @@ START_TEST(waits_are_not_charged)
 }
 END_TEST
 
+// Short calls are part of the stretch in which they are made: nothing is charged and no new credit given until that is used up.
+START_TEST(short_calls_are_one_stretch)
+{
+	int64_t since;
+
+	setup(_i);
+	woken.status = G_SYSCALL;
+	exitsyscall_slow(&woken);
+	since = now;
+	ck_assert_uint_eq(stats.credit_runs, 1);
+	for (int i = 0; i < 9; i++) {
+		now += config.credit / 10;
+		woken.status = G_SYSCALL;
+		exitsyscall_slow(&woken);
+		ck_assert_int_eq(woken.status, G_RUNNING);
+		ck_assert_int_eq(woken.run_since, since);
+	}
+	ck_assert_uint_eq(stats.credit_runs, 1);
+	ck_assert_uint_eq(woken.run_ns, 0);
+	now += config.credit / 10;
+	woken.status = G_SYSCALL;
+	exitsyscall_slow(&woken);
+	ck_assert_int_eq(woken.run_since, now);
+	ck_assert_uint_eq(stats.credit_runs, 2);
+	ck_assert_int_eq((int64_t)woken.run_ns, config.credit);
+}
+END_TEST
+
 // Who was stopped by force on its way back from a call, and has been granted a P since, keeps it.
 START_TEST(granted_on_the_way)
 {
@@ -215,6 +243,7 @@ static void add(TCase *tc)
 	tcase_add_test(tc, does_not_keep_itself_up);
 	tcase_add_loop_test(tc, no_more_than_its_share, 0, 2);
 	tcase_add_test(tc, waits_are_not_charged);
+	tcase_add_loop_test(tc, short_calls_are_one_stretch, 0, POLICIES);
 	tcase_add_loop_test(tc, granted_on_the_way, 0, POLICIES);
 }
 

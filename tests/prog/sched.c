@@ -4,6 +4,7 @@
 #include "prog.h"
 
 #include <linux/futex.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 
@@ -595,6 +596,53 @@ HELPER(credit_overdrawn)
 	for (int i = 0; i < 2; i++)
 		t[i] = spawn(overdraws, i ? t : NULL);
 	two_share_one_p(t);
+}
+
+/* One of two threads shares a CPU with busy processes, which come first there. It gets a name with its CPU time in us, for settings.py. */
+static void *works_late(void *arg)
+{
+	long long end = now(CLOCK_MONOTONIC) + 2 * SEC;
+	char name[16];
+
+	CHECK_EQ(pthread_setaffinity_np(pthread_self(), sizeof(cpu_set_t), arg), 0);
+	while (now(CLOCK_MONOTONIC) < end)
+		spin(1000);
+	snprintf(name, sizeof name, "late %u", (unsigned)(now(CLOCK_THREAD_CPUTIME_ID) / 1000));
+	CHECK_EQ(pthread_setname_np(pthread_self(), name), 0);
+	sleep_ns(5 * MS); /* the library sees it */
+	return NULL;
+}
+
+HELPER(late_on_its_cpu)
+{
+	enum { OTHERS = 3 };
+	pid_t others[OTHERS];
+	cpu_set_t all, one;
+	pthread_t t;
+	int cpu = 0;
+
+	CHECK_EQ(sched_getaffinity(0, sizeof all, &all), 0);
+	while (!CPU_ISSET(cpu, &all))
+		cpu++;
+	CPU_ZERO(&one);
+	CPU_SET(cpu, &one);
+	for (int i = 0; i < OTHERS; i++) {
+		CHECK((others[i] = fork()) >= 0);
+		if (others[i] == 0) {
+			prctl(PR_SET_PDEATHSIG, SIGKILL);
+			sched_setaffinity(0, sizeof one, &one);
+			for (;;)
+				spin(1000);
+		}
+	}
+	hogs_start(1);
+	t = spawn(works_late, &one);
+	join(t);
+	hogs_stop();
+	for (int i = 0; i < OTHERS; i++) {
+		CHECK_EQ(kill(others[i], SIGKILL), 0);
+		wait_child(others[i]);
+	}
 }
 
 /* Unseen by the library: it does not know the thread yet. */

@@ -487,11 +487,6 @@ static void look_at_helper(int64_t now)
 
 // --- one step -----------------------------------------------------------------------------------------------
 
-static int64_t earlier(int64_t a, int64_t b)
-{
-	return a < b ? a : b;
-}
-
 int64_t modules_poll(int64_t now)
 {
 	int64_t next = INT64_MAX, until = now + BUDGET;

@@ -580,7 +580,7 @@ bool preempt_due(struct g *gp)
 
 // --- system calls -----------------------------------------------------------------------------------
 
-// entersyscall and exitsyscall are in shim.h: each a store and a load. A call that may block keeps its P,
+// entersyscall and exitsyscall are in scheduler.h: each a store and a load. A call that may block keeps its P,
 // and only gp->status says that it is in one; sysmon may retake the P then. A G that comes back at that
 // very moment may miss it and run on: it is a stray, and sysmon has set gp->preempt, so its next interposed
 // call queues. Nobody else notices: every real step with a P is a CAS on its word.

@@ -22,14 +22,8 @@ enum {
 	TICK_MAX = 1500000, // ns; at slices of 1 ms their ends are looks enough
 	CONFIRM =
 		200000, // ns between the first look at a holder and the second, where holders block unseen
-	FRUITLESS = 20,		 // looks before the interval starts to double
-	STRAY_LOOK = 5000000,	 // ns between looks at strays while nobody waits for a P,
-	STRAY_IDLE = 1000000000, // up to so many if they do nothing: one may wake unseen
-	STRAY_ALONE = 10000000,	 // ns of CPU time that they may use then,
-	STRAY_CREDITS = 10,	 // credits that they have where most run on credit, up to
-	STRAY_COMMON = 1000000,	 // ns
-	STRAY_SHARE = 20, // the time between two looks at strays by that of one, up to TICK_MAX
-	LINGER = 10,	  // short sleeps without demand before the long one
+	FRUITLESS = 20,		// looks before the interval starts to double
+	LINGER = 10,		// short sleeps without demand before the long one
 	SIGNAL_LOST = 20000000, // ns until a signal on its way is given up
 	UNSTARTED = 10000000,	// ns with a P until a thread is expected to have started
 	HASTE = 10,		// nice, below the program's
@@ -50,18 +44,14 @@ static uint32_t stopping;
 static int tid;
 static int exit_status; // of sysmon; written before stopping is set
 
-// 1: there may be strays that sysmon has not seen, though nobody waits for a P. Cleared by sysmon before it looks.
-static uint32_t strays_alone;
-
 // 1: in a short sleep, or about to. Whoever changes it to 0 wakes it.
 static uint32_t napping;
 
 static struct {
 	int64_t tick;
 	int fruitless;
-	int64_t next_strays, latest_strays, next_resize, next_trace;
-	int64_t next_alone, alone; // look at strays then; ns from the last look
-	int64_t opaque_until;	   // holders blocked unseen not long ago
+	int64_t next_resize, next_trace;
+	int64_t opaque_until; // holders blocked unseen not long ago
 	bool retook;
 	bool undecided; // whether requests are taken
 } mon;
@@ -72,19 +62,6 @@ void sysmon_kick(void)
 	if (unlikely(load_relaxed(&asleep)) &&
 	    xchg(&asleep, 0)) // after ready()'s RMW; pairs with sleep
 		os_futex_wake(&asleep, 1);
-}
-
-// A G begins to run on credit, and nobody waits for a P. Should it go on for long, it is to queue all the same: those who hold the
-// Ps may spin until it has done something, or it until another stray has, and while no queue says that there are too many
-// nobody would look (redis with 3 I/O threads: 0.57 of plain). Not as soon as where somebody waits: a queue means that Ps of
-// threads in system calls have to be taken, and that wastes part of them (a server of requests of 1 ms at 80 % load: 0.2 of
-// plain). Its status says so already. Signal-safe.
-void sysmon_stray(void)
-{
-	// seq_cst, the load too: pairs with watch_strays, which clears it and then looks at statuses.
-	if (likely(load_seq_cst(&strays_alone)) || xchg(&strays_alone, 1))
-		return;
-	sysmon_kick();
 }
 
 static void wake_from_nap(void)
@@ -134,11 +111,6 @@ void sysmon_ask(struct p *pp, uint64_t word, int64_t at, const struct g *woken,
 	}
 	if (load_relaxed(&nap_ends) > at)
 		wake_from_nap();
-}
-
-static int64_t earlier(int64_t a, int64_t b)
-{
-	return a < b ? a : b;
 }
 
 // While threads wait by spinning (spin.c).
@@ -417,110 +389,6 @@ static int64_t retake(int64_t now)
 	return next;
 }
 
-static bool is_stray(const struct g *gp)
-{
-	const struct p *pp = load_relaxed(&gp->p);
-
-	return load_relaxed(&gp->status) == G_RUNNING &&
-	       (!pp || P_SEQ(load_relaxed(&pp->word)) != load_relaxed(&gp->pseq));
-}
-
-// A stray has run for its credit since it came back, or so it seems: where no interposer sees it, it may have blocked and
-// come back many times meanwhile. Then its last burst is what counts, and a request is withdrawn. The kernel takes 3 us for
-// the answer, so it is asked for the first time when the credit is used up for the first time, which is then given once more.
-static bool has_blocked(struct g *gp, int64_t cpu)
-{
-	int64_t waits = os_thread_waits(gp->tid);
-	bool blocked = waits > gp->stray_waits;
-
-	gp->stray_waits = waits;
-	if (!blocked)
-		return false;
-	gp->cpu_seen = cpu;
-	gp->stray_asked = 0;
-	store_relaxed(&gp->preempt, false);
-	store_relaxed(&gp->force, false);
-	store_relaxed(&gp->grace_over, false);
-	return true;
-}
-
-// Make Gs that run without a P queue for one when they have used up their credit of CPU time. Looks at
-// every G, so the interval grows with their number; while all strays sleep in the kernel, or there are none, it is the ordinary
-// tick (at 100 us for ever, four of them cost two busy CPUs 6 %), give or take a half: a slice end meanwhile is as good.
-static int64_t watch_strays(int64_t now)
-{
-	int64_t enough = demand() || config.credit > STRAY_ALONE ? config.credit : STRAY_ALONE;
-	bool active = false, any = false;
-	int64_t common = earlier(STRAY_CREDITS * config.credit, STRAY_COMMON), took;
-	int n = 0;
-
-	if (enough < common && credit_is_common(now))
-		enough = common;
-	if (now < mon.next_strays)
-		return mon.latest_strays;
-	if (!demand())
-		xchg(&strays_alone, 0); // pairs with sysmon_stray
-	// acquire: pairs with gfree_refill
-	for (struct g *gp = load_acquire(&sched.allgs); gp; gp = gp->alllink, n++) {
-		int64_t cpu;
-		bool progress;
-
-		if (!is_stray(gp))
-			continue;
-		any = true;
-		if (!load_relaxed(
-			    &gp->tid)) { // it lost its P before its thread began, and will not tell when it does
-			active = true;
-			continue;
-		}
-		cpu = os_thread_cputime(gp->tid);
-		if (gp->stray_seen != gp->run_since) {
-			gp->stray_seen = gp->run_since;
-			gp->cpu_seen = gp->stray_cpu = cpu;
-			gp->stray_asked = 0;
-			gp->stray_waits = -1;
-			active = true;
-			continue;
-		}
-		progress = cpu != gp->stray_cpu;
-		active |= progress;
-		gp->stray_cpu = cpu;
-		if (cpu - gp->cpu_seen < enough)
-			continue;
-		if (progress && gives_credit() && has_blocked(gp, cpu))
-			continue;
-		store_relaxed(&gp->preempt, true);
-		if (load_relaxed(&gp->locks) > 0) {
-			if (cpu - gp->cpu_seen < enough + config.lock_grace)
-				continue;
-			store_relaxed(&gp->grace_over, true);
-		}
-		if (config.asyncpreemptoff)
-			continue;
-		if (!gp->stray_asked) {
-			gp->stray_asked = now;
-			gp->asking = (struct asking){0, 0};
-		}
-		signal_g(gp, NULL, 0, &gp->asking, gp->stray_asked, now, now);
-	}
-	if (active)
-		store_relaxed(&strays_alone, 1);
-	mon.alone = active || !mon.alone ? STRAY_LOOK : earlier(2 * mon.alone, STRAY_IDLE);
-	mon.next_alone = any ? now + mon.alone : INT64_MAX;
-	took = earlier(os_nanotime() - now, TICK_MAX / STRAY_SHARE);
-	mon.next_strays = now + n * US + (active ? 100 * US : mon.tick / 2) + STRAY_SHARE * took;
-	mon.latest_strays = mon.next_strays + (active ? 0 : mon.tick);
-	return mon.latest_strays;
-}
-
-// The same while nobody waits for a P.
-static int64_t watch_strays_alone(int64_t now)
-{
-	if (load_relaxed(&strays_alone) || now >= mon.next_alone)
-		watch_strays(now);
-	return load_relaxed(&strays_alone) ? now + STRAY_LOOK : mon.next_alone;
-}
-
 // The number of Ps that the affinity mask and the cgroup allow now.
 static void follow_quota(int64_t now)
 {
@@ -645,19 +513,19 @@ static void sysmon(void *arg)
 		if (!demand()) {
 			if (helper_running() || helper_calling())
 				modules_poll(now);
-			next = earlier(next, watch_strays_alone(now));
+			next = earlier(next, watch_strays_alone(now, mon.tick));
 			if (++lingered > LINGER) {
 				sleep_deep(next);
-				lingered = load_relaxed(&strays_alone) ? LINGER : 0;
+				lingered = strays_told() ? LINGER : 0;
 			} else {
 				sleep_until(earlier(next, now + earlier(config.quantum, MS)));
 			}
 			continue;
 		}
 		lingered = 0;
-		store_relaxed(&strays_alone, 1); // some may be left when there is no demand
+		strays_left();
 		mon.retook = false;
-		next = earlier(next, earlier(retake(now), watch_strays(now)));
+		next = earlier(next, earlier(retake(now), watch_strays(now, mon.tick)));
 		futexhash_poll(now);
 		weigh_poll(now);
 		if (!config.asyncpreemptoff) // else nobody asks where a thread is
@@ -747,5 +615,4 @@ void sysmon_reset_in_child(void)
 	nap_ends = INT64_MIN;
 	stopping = 0;
 	tid = 0;
-	mon.next_strays = mon.next_alone = 0;
 }

@@ -157,7 +157,7 @@ struct g {
 	// Preemption. Go's m.locks, m.preemptGen, m.signalPending.
 	bool preempt;	     // asked to yield at the next interposed call; set by sysmon
 	uint32_t preemptoff; // preempt_disable without preempt_enable; owner only
-	int32_t locks;	     // interposed locks held; owner only. See lock_counted in shim.h
+	int32_t locks;	     // interposed locks held; owner only. See lock_counted in scheduler.h
 	const void *held;    // the mutex locked last, until it is unlocked; owner only
 	const volatile void *
 		spun; // the spin lock locked last, a byte further once it is unlocked; by its owner

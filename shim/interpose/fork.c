@@ -35,6 +35,7 @@ void shim_child_after_fork(void)
 	signal_reset_in_child();
 	lot_reset_in_child();
 	sysmon_reset_in_child();
+	strays_reset_in_child();
 	modules_reset_in_child();
 	sites_reset_in_child();
 	dump_reset_in_child();

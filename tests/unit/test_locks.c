@@ -1,4 +1,4 @@
-// test_locks.c: gp->locks, the count of interposed locks held (shim.h).
+// test_locks.c: gp->locks, the count of interposed locks held (scheduler.h).
 
 #include "unit.h"
 

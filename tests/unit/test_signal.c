@@ -36,7 +36,7 @@ static void block(uint64_t mask)
 	sys4(SYS_rt_sigprocmask, SIG_SETMASK, &mask, NULL, sizeof mask);
 }
 
-// The count may be one too low for a while (shim.h). The request counts all the same, or a thread that takes no more
+// The count may be one too low for a while (scheduler.h). The request counts all the same, or a thread that takes no more
 // locks would be asked in vain for ever: sysmon takes the injected call for an answer.
 START_TEST(locks_below_zero)
 {

@@ -94,6 +94,11 @@ int64_t watch_strays(int64_t now, int64_t tick)
 			active = true;
 			continue;
 		}
+		// Most stop again before they can have used it up, and the kernel takes 0.7 us for each answer.
+		if (now - load_relaxed(&gp->run_since) < config.credit) {
+			active = true;
+			continue;
+		}
 		cpu = os_thread_cputime(gp->tid);
 		if (gp->stray_seen != gp->run_since) {
 			gp->stray_seen = gp->run_since;

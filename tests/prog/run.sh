@@ -45,7 +45,7 @@ one() {
 	shift
 	[ "$lib" = plain ] || set -- "$@" "LD_PRELOAD=$lib"
 	if [ "$fast" ]; then
-		env PROGS_TIMEOUT="$limit" "$@" "$progs" "$name" >"$out" 2>&1
+		(export PROGS_TIMEOUT="$limit" "$@" && exec "$progs" "$name") >"$out" 2>&1
 		verdict $? "$name" "$@"
 		return
 	fi

@@ -607,7 +607,8 @@ CASE_STRESS(eintr_on_top_of_a_wait)
 	for (int i = 0; i < 10; i++) {
 		sleep_ns(MS);
 		CHECK_EQ(pthread_kill(t, SIGUSR1), 0);
-		while (atomic_load(&on_top) <= 2 * i) /* when this thread is late it has ended already */
+		while (atomic_load(&on_top) <=
+		       2 * i) /* when this thread is late it has ended already */
 			sleep_ns(MS / 5);
 		CHECK_EQ(sem_post(&sem_below), 0);
 		AWAIT(&on_top, 2 * i + 2);

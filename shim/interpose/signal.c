@@ -28,8 +28,19 @@ static bool active(void)
 	return load_relaxed(&sched.active) == PHASE_ACTIVE && !tls.vforked;
 }
 
+// The cooperative safe point: signals find a thread that makes one such call after the other in the kernel and in this library, mostly, and
+// nowhere where it may be stopped.
+static void safe_point(void)
+{
+	struct g *gp = getg();
+
+	if (gp)
+		preempt_check(gp);
+}
+
 static int result(int r)
 {
+	safe_point();
 	if (r >= 0)
 		return r;
 	errno = -r;
@@ -107,7 +118,13 @@ EXPORT int sigprocmask(int how, const sigset_t *set, sigset_t *old)
 
 EXPORT int pthread_sigmask(int how, const sigset_t *set, sigset_t *old)
 {
-	return active() ? -signal_sigmask(how, set, old) : REAL(pthread_sigmask)(how, set, old);
+	int r;
+
+	if (!active())
+		return REAL(pthread_sigmask)(how, set, old);
+	r = signal_sigmask(how, set, old);
+	safe_point();
+	return -r;
 }
 COMPAT_FROM(pthread_sigmask, "GLIBC_2.32", 2_2_5, "GLIBC_2.2.5");
 

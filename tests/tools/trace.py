@@ -247,7 +247,7 @@ def case_export():
     t = Trace(path())
     assert d["otherData"]["lost_events"] == t.lost and d["otherData"]["events"] == sum(t.counts.values())
     for (pid, tid), slices in tracks(d["traceEvents"]).items():
-        slices.sort(key=lambda s: (s[0], -s[1]))
+        slices.sort(key=lambda s: (s[0], s[1] > 0, -s[1]))  # what takes no time comes before what begins then
         open_ends, runs = [], 0
         for start, length, e in slices:
             while open_ends and open_ends[-1] <= start:

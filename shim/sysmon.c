@@ -1,6 +1,6 @@
 // sysmon.c: the monitor: the one thread that runs without a P.
 //
-// It takes Ps back from calls that block, asks Gs that overran their slice to yield, makes strays queue,
+// It takes Ps back from calls that block, asks Gs that overran their slice to yield, makes strays queue (strays.c),
 // follows the CPU quota, and prints schedtrace lines. Only when somebody waits for a P is there anything to
 // do: without demand it sleeps on its note, for ever.
 //

@@ -277,3 +277,62 @@ CASE_STRESS(exec_mask_exact)
 	for (size_t i = 0; i < ARRAY_SIZE(sigs); i++)
 		CHECK_EQ(in_child(exec_masked, (void *)(intptr_t)sigs[i]), 0);
 }
+
+/* A thread that only sets handlers, masks and stacks for signals makes room for others. For settings.py: with one P, no forced parks. */
+static void sets_handler(void)
+{
+	CHECK(signal(SIGUSR1, SIG_IGN) != SIG_ERR);
+}
+
+static void asks_for_handler(void)
+{
+	struct sigaction sa;
+
+	CHECK_EQ(sigaction(SIGUSR1, NULL, &sa), 0);
+}
+
+static void sets_mask(void)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	CHECK_EQ(sigprocmask(SIG_BLOCK, &set, NULL), 0);
+}
+
+static void sets_thread_mask(void)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	CHECK_EQ(pthread_sigmask(SIG_BLOCK, &set, NULL), 0);
+}
+
+static void asks_for_stack(void)
+{
+	stack_t stack;
+
+	CHECK_EQ(sigaltstack(NULL, &stack), 0);
+}
+
+HELPER(signal_calls_yield)
+{
+	static void (*const calls[])(void) = {sets_handler, asks_for_handler, sets_mask,
+					      sets_thread_mask, asks_for_stack};
+
+	hogs_start(1);
+	for (size_t i = 0; i < sizeof calls / sizeof *calls; i++) {
+		long long end = now(CLOCK_MONOTONIC) + 10 * SEC;
+
+		for (int turns = 0; turns < 10; turns++) {
+			long was = hogs_work(0);
+
+			while (hogs_work(0) == was) {
+				for (int k = 0; k < 100; k++)
+					calls[i]();
+				if (now(CLOCK_MONOTONIC) > end)
+					fail(__FILE__, __LINE__, "call %zu goes on", i);
+			}
+		}
+	}
+	hogs_stop();
+}

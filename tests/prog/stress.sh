@@ -4,7 +4,7 @@
 # Each round runs every case once (default 1000 rounds; all cases of `progs -l stress`), with the
 # settings rotating through PREEMPT_PROCS=1,2,4 by PREEMPT_QUANTUM=100us,10ms. The load is one busy process for each
 # CPU and STREAMS rounds at a time (default four for each CPU), each stream beginning at another case. Stops at the first failure or
-# hang, naming the case and its settings. LIB is the library, by default the one of the build directory.
+# hang, naming the case and its settings, when the other streams have ended their round. LIB is the library, by default the one of the build directory.
 here=$(dirname "$0")
 times=1000
 streams=$(($(nproc) * 4))

@@ -13,6 +13,7 @@ enum {
 	ALONE = 10000000,  // ns of CPU time that they may use then,
 	CREDITS = 10,	   // credits that they have where most run on credit, up to
 	COMMON = 1000000,  // ns
+	YOUNG = 100000,	   // ns for which a stretch is not looked at, or the credit if that is less
 	SHARE = 20,	   // the time between two looks by that of one, up to
 	MOST = 1500000,	   // ns
 };
@@ -95,7 +96,7 @@ int64_t watch_strays(int64_t now, int64_t tick)
 			continue;
 		}
 		// Most stop again before they can have used it up, and the kernel takes 0.7 us for each answer.
-		if (now - load_relaxed(&gp->run_since) < config.credit) {
+		if (now - load_relaxed(&gp->run_since) < earlier(config.credit, YOUNG)) {
 			active = true;
 			continue;
 		}

@@ -38,8 +38,8 @@ struct map_line {
 	uintptr_t start, end;
 	uint64_t offset, dev, ino; // dev as in st_dev
 	bool exec, deleted;
-	bool text;	  // r-xp
-	const char *path; // "" if it is no file
+	bool text;	  // r-xp of a file
+	const char *path; // "" if it is no file; "[vdso]": the kernel's
 };
 struct map_cursor {
 	uint64_t offset; // of the first line not yet seen

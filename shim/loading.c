@@ -203,7 +203,7 @@ static void scan_line(void *arg, const struct map_line *line)
 }
 
 // PCs that found no entry. The scan has seen most of their objects; the rest are mapped from no file that
-// we know: the vDSO, deleted files, text that was copied to huge pages.
+// we know: deleted ones, text that was copied to huge pages.
 static void take_misses(void)
 {
 	store_relaxed(&modules_missed, false);

@@ -87,7 +87,7 @@ static uint64_t device(uint64_t major, uint64_t minor)
 // "START-END PERM OFFSET MAJOR:MINOR INODE   PATH"; the path may be missing.
 bool maps_parse(char *s, struct map_line *ret)
 {
-	static const char deleted[] = " (deleted)";
+	static const char deleted[] = " (deleted)", vdso[] = "[vdso]";
 	uint64_t start, end, offset, major, minor, ino;
 	const char *perm;
 	size_t len;
@@ -115,8 +115,8 @@ bool maps_parse(char *s, struct map_line *ret)
 		.dev = device(major, minor),
 		.ino = ino,
 		.exec = perm[2] == 'x',
-		.text = perm[0] == 'r' && perm[1] == '-' && perm[2] == 'x' && perm[3] == 'p',
-		.path = *s == '/' && ino ? s : "",
+		.text = ino && perm[0] == 'r' && perm[1] == '-' && perm[2] == 'x' && perm[3] == 'p',
+		.path = (*s == '/' && ino) || str_eq(s, vdso) ? s : "",
 	};
 	len = str_len(s);
 	if (len >= sizeof deleted && str_eq(s + len - (sizeof deleted - 1), deleted)) {

@@ -18,7 +18,7 @@
 
 #define TABLE_MAGIC "preempt\1"
 enum {
-	TABLE_VERSION = 4,
+	TABLE_VERSION = 5,
 	TABLE_BLOCK = 4096, // bytes of text for each entry of the block index
 	TABLE_ID_MAX = 32,  // bytes of build-id that count
 	TABLE_HEAD_MAX = 4096,

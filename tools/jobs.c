@@ -19,6 +19,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "safepoint/compiler.h"
 #include "tables.h"
 
 #define SYSTEM_LINKER "/lib64/ld-linux-x86-64.so.2"
@@ -141,7 +142,7 @@ static const char *open_elf(const char *path, struct elf_file *ret)
 {
 	const char *why;
 	struct stat st;
-	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	int fd = module_file(path);
 
 	*ret = (struct elf_file){0};
 	if (fd < 0)
@@ -202,12 +203,14 @@ static int walk(const char *path, const struct stat *st, int type, struct FTW *f
 
 // --- libraries ------------------------------------------------------------------------------------------
 
-// A line is "\tNAME => PATH (0xADDRESS)", "\tPATH (0xADDRESS)", or says that something is missing.
-static char *path_in_line(char *line)
+// A line is "\tNAME => PATH (0xADDRESS)", "\tPATH (0xADDRESS)", "\tlinux-vdso.so.1 (0xADDRESS)", or says that something is missing.
+static const char *path_in_line(char *line)
 {
 	char *arrow = strstr(line, " => "), *end = strrchr(line, '(');
 	char *path = arrow ? arrow + 4 : line + strspn(line, "\t ");
 
+	if (strncmp(path, "linux-vdso.so.", 14) == 0)
+		return "[vdso]";
 	if (*path != '/' || !end || end <= path || end[-1] != ' ')
 		return NULL;
 	end[-1] = 0;

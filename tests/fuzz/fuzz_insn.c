@@ -56,7 +56,7 @@ static void compile(const struct module *m, const struct cfi *cfi)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	static const uint8_t head[64];
-	struct func funcs[2] = {{TEXT, 0, "pthread_mutex_lock", false}, {0, 0, "f", false}};
+	struct func funcs[2] = {{.lo = TEXT, .name = "pthread_mutex_lock"}, {.name = "f"}};
 	struct section text = {.name = ".text", .addr = TEXT};
 	struct module m = {
 		.path = "fuzz",

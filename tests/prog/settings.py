@@ -249,6 +249,14 @@ def signal_calls_yield():
 
 
 @check
+def short_calls_yield():
+    """Loops of short calls that are not interposed are preempted: in the vDSO, which is no file, and in exported functions of the C
+    library that some critical one ends in. Both ran for 100 ms at a time, until they were stopped by force."""
+    s = figures("short_calls_yield", PREEMPT_PROCS="1", PREEMPT_QUANTUM="1ms", PREEMPT_FORCE_AFTER="0")
+    want(s["preempt"]["async"] >= 300, f"preemptions: {s['preempt']}")
+
+
+@check
 def late_on_its_cpu():
     """A thread whose CPU others hold is not preempted before it has run: of slices of 1 ms it used 0.69 to 0.72 ms, as each
     fourth was over by the time at which it had a CPU; now 0.92 to 0.98."""

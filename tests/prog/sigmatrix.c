@@ -377,6 +377,24 @@ CASE_STRESS(senders_exact)
 	hogs_stop();
 }
 
+/* By timer, told apart by the value: a thread that is late may enter a handler for one that has been deleted since. */
+static struct timer_hits {
+	atomic_int n, tid, code;
+} timer_hits[8];
+
+static void note_timer(int sig, siginfo_t *info, void *context)
+{
+	struct timer_hits *t = info->si_value.sival_ptr;
+
+	(void)sig;
+	(void)context;
+	if (t < timer_hits || t >= timer_hits + ARRAY_SIZE(timer_hits))
+		return; /* not the value: the timer is waited for in vain */
+	atomic_store(&t->tid, (int)syscall(SYS_gettid));
+	atomic_store(&t->code, info->si_code);
+	atomic_fetch_add(&t->n, 1);
+}
+
 /* Timers of each kind: the signal goes where it should, with SI_TIMER and the value; overruns are told. */
 CASE_STRESS(timers_signal)
 {
@@ -390,28 +408,27 @@ CASE_STRESS(timers_signal)
 	while (!atomic_load(&target_tid[0]))
 		sleep_ns(100000);
 	for (int i = 0; i < 8; i++) {
+		struct timer_hits *hit = &timer_hits[i];
 		struct sigevent ev = {.sigev_notify = i < 4 ? SIGEV_SIGNAL : SIGEV_THREAD_ID,
 				      .sigev_signo = sigs[i % 4],
-				      .sigev_value.sival_ptr = &its};
+				      .sigev_value.sival_ptr = hit};
 		timer_t timer;
 
 		if (i >= 4)
 			ev.sigev_notify_thread_id = atomic_load(&target_tid[0]);
-		atomic_store(&hits, 0);
-		set_action(sigs[i % 4], note, SA_RESTART);
+		set_action(sigs[i % 4], note_timer, SA_RESTART);
 		CHECK_EQ(timer_create(i & 1 ? CLOCK_MONOTONIC : CLOCK_REALTIME, &ev, &timer), 0);
 		CHECK_EQ(timer_settime(timer, 0, &its, NULL), 0);
 		/* The handler may run on this thread: no whole sleeps here. */
 		for (long long end = now(CLOCK_MONOTONIC) + 20 * SEC;
-		     atomic_load(&hits) < 5 && now(CLOCK_MONOTONIC) < end;)
+		     atomic_load(&hit->n) < 5 && now(CLOCK_MONOTONIC) < end;)
 			poll(NULL, 0, 1);
-		CHECK(atomic_load(&hits) >= 5);
+		CHECK(atomic_load(&hit->n) >= 5);
 		CHECK_EQ(timer_settime(timer, 0, &off, NULL), 0);
 		CHECK_EQ(timer_delete(timer), 0);
-		CHECK_EQ(atomic_load(&hit_code), SI_TIMER);
-		CHECK_EQ(atomic_load(&hit_value), (intptr_t)&its);
+		CHECK_EQ(atomic_load(&hit->code), SI_TIMER);
 		if (i >= 4)
-			CHECK_EQ(atomic_load(&hit_tid), atomic_load(&target_tid[0]));
+			CHECK_EQ(atomic_load(&hit->tid), atomic_load(&target_tid[0]));
 	}
 	CHECK_EQ(sem_post(&target_sem), 0);
 	join(t);

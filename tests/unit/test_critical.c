@@ -235,13 +235,17 @@ START_TEST(follows)
 	jump(3, code[5].lo);	    // from there another
 	jump(5, code[6].lo + 0x10); // into the middle: a part of 6
 	name(6, "something");
-	name(7, "exported");
-	jump(6, code[7].lo); // exported functions are judged by their names
-	jump(6, 0x9999);     // nowhere
-	ck_assert_uint_eq(critical(), 1 << 0 | 1 << 3 | 1 << 5 | 1 << 6);
-	// With a symbol table, static functions have names as well: small ones follow.
-	m.source = TABLE_SYMTAB;
+	name(7, "something_else");
+	jump(6,
+	     code[7].lo); // static functions have names where there is a symbol table: small ones follow
+	jump(6, 0x9999); // nowhere
 	ck_assert_uint_eq(critical(), 1 << 0 | 1 << 3 | 1 << 5 | 1 << 6 | 1 << 7);
+	// Exported functions are judged by their names, with a symbol table as without.
+	funcs[m.nfuncs - 1].exported = true;
+	ck_assert_uint_eq(critical(), 1 << 0 | 1 << 3 | 1 << 5 | 1 << 6);
+	m.source = TABLE_SYMTAB;
+	ck_assert_uint_eq(critical(), 1 << 0 | 1 << 3 | 1 << 5 | 1 << 6);
+	funcs[m.nfuncs - 1].exported = false;
 	code[7].outermost = true;
 	ck_assert_uint_eq(critical(), 1 << 0 | 1 << 3 | 1 << 5 | 1 << 6);
 }

@@ -10,6 +10,20 @@
 #include "compiler.h"
 #include "shim.h"
 
+// Who waits in the vDSO waits for the kernel, which is done in a moment; and its instructions are nobody's to rewrite.
+static void forget_waits(struct marks *marks)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < marks->n; i++) {
+		uint8_t kind = marks->v[i].kind;
+
+		if (kind != MARK_SPIN && kind != MARK_PAUSE && kind != MARK_SYSCALL)
+			marks->v[n++] = marks->v[i];
+	}
+	marks->n = n;
+}
+
 static int compile(struct module *m, const char *globs, bool debug_info, struct cfi *cfi,
 		   struct marks *marks, struct code_facts *facts, struct buffer *ret_table,
 		   const char **ret_why)
@@ -29,6 +43,8 @@ static int compile(struct module *m, const char *globs, bool debug_info, struct 
 	err = insn_scan(m, cfi, marks, facts);
 	if (err)
 		return err;
+	if (module_is_vdso(m->path))
+		forget_waits(marks);
 	*ret_why = "cannot look for critical functions";
 	err = critical_mark(m, facts, globs, marks);
 	if (err)

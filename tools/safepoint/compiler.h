@@ -1,6 +1,7 @@
 // compiler.h: the safe-point compiler: from one ELF file to the table of shim/table.h.
 //
 //   elf.c       opens the module and its debug file: sections, symbols, identity        (libelf)
+//   vdso.c      opens the file of a module, or of the vDSO
 //   cfi.c       reads .eh_frame and .debug_frame into one row per address range;
 //   frames.c    their entries, and the interpreter of their instructions
 //   insn.c      one pass over the instructions: stack depth against CFI, spin loops, syscalls, calls  (Zydis)
@@ -35,6 +36,7 @@ struct func {
 	uint64_t lo, hi; // hi == lo: size unknown
 	const char *name;
 	bool ifunc;
+	bool exported; // by .dynsym
 };
 
 // One opened module. Everything lives until module_close.
@@ -64,6 +66,9 @@ struct module {
 	char soname[64]; // base name of DT_SONAME, else of path
 };
 
+// A descriptor of the file, to be read; "[vdso]": of the caller's own vDSO. Or -1, with errno.
+int module_file(const char *path);
+bool module_is_vdso(const char *path);
 // 0, or -errno with one line about it in *ret_why (static or in a buffer of the module).
 int module_open(struct module *m, const char *path, const char **ret_why);
 void module_close(struct module *m);

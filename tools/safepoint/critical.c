@@ -15,7 +15,7 @@
 //   4. what a critical function jumps to, transitively: .cold parts, and functions that it calls last, when its own frame
 //      is gone. Not functions with a name of their own, though: exported ones, or those larger than TAIL_MAX
 //      where a symbol table names the static ones, too. They are judged by their names; else free() would make
-//      munmap() critical, and somebody's memcpy() all of memcpy's users.
+//      munmap() critical, somebody's memcpy() all of memcpy's users.
 // Static functions that critical ones call need no mark: the unwinder looks at the callers.
 //
 // Rejected. `*spinlock*` as it is: it would take the threads of a program named spinlock_worker for locks. The lists name what is done to
@@ -68,6 +68,8 @@ static const char *const patterns[] = {
 	"_ZN9__gnu_cxx9__freeresEv", "_ZNSt6locale5_Impl*", "_ZNSt6locale13_S_initialize*",
 	"_ZNSt6locale7classic*", "_ZNSt6locale6global*", "_ZNSt6localeC*", "_ZNSt6localeD*",
 	"_ZN9__gnu_cxx6__pool*",
+	// the vDSO's way into enclaves, with registers of their own
+	"__vdso_sgx*",
 	// stdio
 	"fopen*", "fdopen", "freopen*", "fclose", "fcloseall", "fflush*", "fread", "fread_unlocked",
 	"fwrite", "fwrite_unlocked", "fgetc*", "fgets*", "fgetwc*", "fgetws*", "fputc*", "fputs*",
@@ -261,7 +263,8 @@ static size_t find_func(const struct code_facts *facts, uint64_t addr)
 	return lo < facts->n && addr >= facts->funcs[lo].lo ? lo : SIZE_MAX;
 }
 
-static bool has_name(const struct module *m, uint64_t lo)
+// Has the function at lo a name of its own, by which it is judged?
+static bool stands_alone(const struct module *m, uint64_t lo, uint64_t size)
 {
 	size_t a = 0, b = m->nfuncs;
 
@@ -274,7 +277,9 @@ static bool has_name(const struct module *m, uint64_t lo)
 			b = mid;
 	}
 	for (; a < m->nfuncs && m->funcs[a].lo == lo; a++) {
-		if (m->funcs[a].name && *m->funcs[a].name)
+		const struct func *f = &m->funcs[a];
+
+		if (f->name && *f->name && (f->exported || size > TAIL_MAX))
 			return true;
 	}
 	return false;
@@ -303,9 +308,7 @@ static bool follows(const struct work *w, size_t i, uint64_t target)
 
 	if (target != f->lo)
 		return true; // into the middle: from a .cold part back to its function
-	if (!has_name(w->m, f->lo))
-		return true;
-	return w->m->source & TABLE_SYMTAB && f->hi - f->lo <= TAIL_MAX;
+	return !stands_alone(w->m, f->lo, f->hi - f->lo);
 }
 
 static void propagate(struct work *w)

@@ -486,35 +486,51 @@ const struct section *module_text(const struct module *m, uint64_t addr)
 	return NULL;
 }
 
-static int read_funcs(struct module *m, const struct symtab *tab)
+// How many symbols there are in tab.
+static size_t count_symbols(const struct symtab *tab)
+{
+	const char *names = (const char *)tab->im->bytes + tab->str.sh_offset;
+
+	// A name is only a name if it ends inside its table: look at the last byte once.
+	if (tab->str.sh_size == 0 || names[tab->str.sh_size - 1] != 0)
+		return 0;
+	return tab->sym.sh_size / sizeof(Elf64_Sym);
+}
+
+// Symbol i of tab; false unless it is a function of this module.
+static bool read_func(const struct module *m, const struct symtab *tab, size_t i, struct func *ret)
 {
 	const uint8_t *syms = tab->im->bytes + tab->sym.sh_offset;
 	const char *names = (const char *)tab->im->bytes + tab->str.sh_offset;
-	size_t n = tab->sym.sh_size / sizeof(Elf64_Sym), kept = 0;
+	Elf64_Sym sym;
+	int type;
 
-	// A name is only a name if it ends inside its table: look at the last byte once.
-	if (n == 0 || tab->str.sh_size == 0 || names[tab->str.sh_size - 1] != 0)
-		return 0;
+	memcpy(&sym, syms + i * sizeof(sym), sizeof(sym));
+	type = ELF64_ST_TYPE(sym.st_info);
+	if ((type != STT_FUNC && type != STT_GNU_IFUNC) || sym.st_shndx == SHN_UNDEF ||
+	    sym.st_name >= tab->str.sh_size || !module_text(m, sym.st_value))
+		return false;
+	*ret = (struct func){.lo = sym.st_value,
+			     .hi = sym.st_size <= UINT64_MAX - sym.st_value
+					   ? sym.st_value + sym.st_size
+					   : sym.st_value,
+			     .name = names + sym.st_name,
+			     .ifunc = type == STT_GNU_IFUNC};
+	return true;
+}
+
+static int read_funcs(struct module *m, const struct symtab *tab)
+{
+	size_t n = count_symbols(tab), kept = 0;
+	struct func func;
+
 	for (int pass = 0; pass < 2; pass++) { // count, then fill
 		kept = 0;
 		for (size_t i = 0; i < n; i++) {
-			Elf64_Sym sym;
-			int type;
-
-			memcpy(&sym, syms + i * sizeof(sym), sizeof(sym));
-			type = ELF64_ST_TYPE(sym.st_info);
-			if ((type != STT_FUNC && type != STT_GNU_IFUNC) ||
-			    sym.st_shndx == SHN_UNDEF || sym.st_name >= tab->str.sh_size ||
-			    !module_text(m, sym.st_value))
+			if (!read_func(m, tab, i, &func))
 				continue;
 			if (pass == 1)
-				m->funcs[kept] =
-					(struct func){.lo = sym.st_value,
-						      .hi = sym.st_size <= UINT64_MAX - sym.st_value
-								    ? sym.st_value + sym.st_size
-								    : sym.st_value,
-						      .name = names + sym.st_name,
-						      .ifunc = type == STT_GNU_IFUNC};
+				m->funcs[kept] = func;
 			kept++;
 		}
 		if (pass == 0 && kept == 0)
@@ -527,11 +543,12 @@ static int read_funcs(struct module *m, const struct symtab *tab)
 	return 0;
 }
 
-const struct func *module_func(const struct module *m, uint64_t addr)
+// Index of the first function that begins after addr.
+static size_t func_after(const struct module *m, uint64_t addr)
 {
 	size_t lo = 0, hi = m->nfuncs;
 
-	while (lo < hi) { // the first one that begins after addr
+	while (lo < hi) {
 		size_t mid = lo + (hi - lo) / 2;
 
 		if (m->funcs[mid].lo <= addr)
@@ -539,6 +556,26 @@ const struct func *module_func(const struct module *m, uint64_t addr)
 		else
 			hi = mid;
 	}
+	return lo;
+}
+
+// The functions at an address that .dynsym names, under whatever names.
+static void mark_exported(struct module *m, const struct symtab *dynsym)
+{
+	struct func func;
+
+	for (size_t n = count_symbols(dynsym), i = 0; i < n; i++) {
+		if (!read_func(m, dynsym, i, &func))
+			continue;
+		for (size_t k = func_after(m, func.lo); k > 0 && m->funcs[k - 1].lo == func.lo; k--)
+			m->funcs[k - 1].exported = true;
+	}
+}
+
+const struct func *module_func(const struct module *m, uint64_t addr)
+{
+	size_t lo = func_after(m, addr);
+
 	// Functions seldom overlap: a few steps back find an outer one. One without a size goes on to the next.
 	for (size_t i = lo, steps = 0; i > 0 && steps < 16; i--, steps++) {
 		const struct func *f = &m->funcs[i - 1];
@@ -560,7 +597,7 @@ static int open_elf(struct module *m, const char **ret_why)
 	int err;
 
 	*ret_why = "cannot open";
-	m->fd = open(m->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); // a FIFO must not hang us
+	m->fd = module_file(m->path);
 	if (m->fd < 0 || fstat(m->fd, &st))
 		return -errno;
 	*ret_why = "not an ELF file for x86-64";
@@ -603,9 +640,14 @@ static int open_elf(struct module *m, const char **ret_why)
 		if (m->nfuncs)
 			m->source |= TABLE_SYMTAB;
 	}
-	if (m->nfuncs == 0 && dynsym.im)
+	if (m->nfuncs == 0 && dynsym.im) {
 		err = read_funcs(m, &dynsym);
-	return err;
+		if (err)
+			return err;
+	}
+	if (dynsym.im)
+		mark_exported(m, &dynsym);
+	return 0;
 }
 
 int module_open(struct module *m, const char *path, const char **ret_why)

@@ -136,7 +136,8 @@ static const struct argp_option dump_options[] = {
 
 static const char build_doc[] =
 	"Build the tables of safe points of programs and libraries; directories are searched for "
-	"them."
+	"them. "
+	"[vdso] is the code that the kernel maps into every process."
 	"\vTables go to PREEMPT_CACHE_DIR, else $XDG_CACHE_HOME/preempt, else ~/.cache/preempt.";
 static const char check_doc[] =
 	"Say whether FILEs have valid tables in the cache.\vThe exit code is 1 if one has not.";

@@ -6,21 +6,13 @@
 
 #pragma once
 
-#include "unit.h"
+#include "clock.h"
 
-enum { MAXG = 64, MAXP = 8, US = 1000, MS = 1000000 };
+enum { MAXG = 64, MAXP = 8 };
 enum { NOT_YET, RUNS, QUEUED, SLEEPS };
 
-static int64_t now;
 static unsigned cpu;
 static uint32_t random_state;
-
-static inline int fake_clock(clockid_t clock, struct timespec *ts)
-{
-	(void)clock;
-	*ts = (struct timespec){now / 1000000000, now % 1000000000};
-	return 0;
-}
 
 static inline long fake_cpu(unsigned *ret_cpu, unsigned *node, void *unused)
 {

@@ -2,22 +2,12 @@
 
 #include <sys/syscall.h>
 
-#include "unit.h"
-
-enum { US = 1000, MS = 1000000 };
+#include "clock.h"
 
 static const struct policy *const policies[] = {&policy_go, &policy_fair};
 #define POLICIES (int)(sizeof(policies) / sizeof(*policies))
 
-static int64_t now;
 static struct g *holder, back, woken, waiting;
-
-static int fake_clock(clockid_t clock, struct timespec *ts)
-{
-	(void)clock;
-	*ts = (struct timespec){now / 1000000000, now % 1000000000};
-	return 0;
-}
 
 static void setup(int policy)
 {

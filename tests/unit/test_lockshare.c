@@ -1,21 +1,11 @@
 // test_lockshare.c: shares of a contended mutex, on a simulated clock, by Gs that have no thread: one that is woken keeps a
 // token, and that is what is looked at.
 
+#include "clock.h"
 #include "lot.h"
-#include "unit.h"
-
-enum { US = 1000, MS = 1000000 };
 
 static struct g hog, other, third;
 static int mutex, cond; // only their addresses count
-static int64_t now;
-
-static int fake_clock(clockid_t clock, struct timespec *ts)
-{
-	(void)clock;
-	*ts = (struct timespec){now / 1000000000, now % 1000000000};
-	return 0;
-}
 
 static void setup(void)
 {

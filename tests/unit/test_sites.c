@@ -12,24 +12,17 @@
 #include <sys/wait.h>
 #include <unwind.h>
 
+#include "clock.h"
 #include "sites.h"
 
 enum { RCX = 2, RAX = 0, R11 = 10, NREGS = 15, FLAGS = 15 };
 
 static struct g self;
 
-static int64_t still = 1000000000;
-
-static int still_clock(clockid_t clock, struct timespec *ts)
-{
-	(void)clock;
-	*ts = (struct timespec){still / 1000000000, still % 1000000000};
-	return 0;
-}
-
 static void become(void)
 {
-	os_vdso_clock_gettime = still_clock; // PAUSEs that are far apart are not of one wait
+	now = 1000000000;
+	os_vdso_clock_gettime = fake_clock; // PAUSEs that are far apart are not of one wait
 	memset(&self, 0, sizeof self);
 	self.status = G_RUNNING;
 	self.tid = os_gettid();
@@ -97,7 +90,7 @@ START_TEST(counted)
 	ck_assert_uint_eq(tls.pauses, 10);
 	call("spin_nocave", 5);
 	ck_assert_uint_eq(tls.pauses, 10);
-	still += 3000; // another wait
+	now += 3000; // another wait
 	call("spin_plain", 10);
 	ck_assert_uint_eq(tls.pauses, 10);
 	self.locks = 1;

@@ -1,6 +1,6 @@
 // test_spin.c: who is said to wait by spinning, what that costs it, and what the report says of it.
 
-#include "unit.h"
+#include "clock.h"
 
 static struct g g;
 static int64_t charged;
@@ -47,23 +47,23 @@ END_TEST
 START_TEST(tries_alone)
 {
 	int a;
-	int64_t from, now;
+	int64_t from, at;
 	bool found;
 
 	sched.demand = 0;
 	from = os_nanotime();
 	do {
 		found = spin_tried(&g, &a);
-		now = os_nanotime();
-	} while (!found && now - from < 10000000000);
+		at = os_nanotime();
+	} while (!found && at - from < 10000000000);
 	ck_assert(found);
-	ck_assert_int_ge(now - from, 100000);
+	ck_assert_int_ge(at - from, 100000);
 }
 END_TEST
 
-static void charge(struct g *gp, int64_t ns, int64_t now)
+static void charge(struct g *gp, int64_t ns, int64_t at)
 {
-	(void)gp, (void)now;
+	(void)gp, (void)at;
 	charged = ns;
 }
 
@@ -131,24 +131,16 @@ END_TEST
 
 static const struct policy alone = {
 	.name = "test", .charge = charge, .pick = none, .empty = always};
-static int64_t still;
 static struct p held;
-
-static int still_clock(clockid_t clock, struct timespec *ts)
-{
-	(void)clock;
-	*ts = (struct timespec){still / 1000000000, still % 1000000000};
-	return 0;
-}
 
 static int (*real_clock)(clockid_t, struct timespec *);
 
 // The clock stands, so that it is the test that says which PAUSEs are of one wait.
 static void stop_the_clock(void)
 {
-	still = 1000000000;
+	now = 1000000000;
 	real_clock = os_vdso_clock_gettime;
-	os_vdso_clock_gettime = still_clock;
+	os_vdso_clock_gettime = fake_clock;
 	sched.policy = &alone;
 	tls.pauses = 0;
 	tls.paused_at = 0;
@@ -163,7 +155,7 @@ static uint32_t patience(uintptr_t pc)
 {
 	uint32_t n = 1;
 
-	still += 100000;
+	now += 100000;
 	while (!spin_paused(&g, pc))
 		n++;
 	return n;
@@ -178,7 +170,7 @@ START_TEST(hurry)
 	stop_the_clock();
 	most = patience(0x1000);
 	for (int i = 0; i < 100; i++) {
-		spin_yield(&g, 0x1000, still, NULL);
+		spin_yield(&g, 0x1000, now, NULL);
 		n = patience(0x1000);
 		ck_assert_uint_le(n, most);
 		least = i == 0 || n < least ? n : least;
@@ -188,7 +180,7 @@ START_TEST(hurry)
 	ck_assert_uint_gt(tried, 0);
 	ck_assert_uint_lt(tried, 10);
 	for (int i = 0; i < 20; i++) { // no yield in between
-		still += 100000;
+		now += 100000;
 		spin_paused(&g, 0x1000);
 	}
 	ck_assert_uint_eq(patience(0x1000), most);
@@ -211,11 +203,11 @@ START_TEST(in_line)
 	stop_the_clock();
 	sched.policy = &(const struct policy){
 		.name = "test", .charge = charge, .pick = none, .empty = first_in_line};
-	spin_yield(&g, 0x1000, still, NULL);
+	spin_yield(&g, 0x1000, now, NULL);
 	before = g.spin_patience;
 	for (int i = 0; i < 100; i++) {
-		still += 100000; // it got on
-		spin_yield(&g, 0x1000, still, NULL);
+		now += 100000; // it got on
+		spin_yield(&g, 0x1000, now, NULL);
 	}
 	ck_assert_uint_gt(g.spin_patience, 2 * before);
 	while (g.spin_patience > before && in_vain++ < 100)
@@ -223,13 +215,13 @@ START_TEST(in_line)
 	ck_assert_uint_lt(in_vain, 20);
 	// Who comes out of turn has no use for it.
 	for (int i = 0; i < 100; i++) {
-		still += 100000;
-		spin_yield(&g, 0x1000, still, NULL);
+		now += 100000;
+		spin_yield(&g, 0x1000, now, NULL);
 	}
 	sched.policy = &(const struct policy){
 		.name = "test", .charge = charge, .pick = none, .empty = always};
-	still += 100000;
-	spin_yield(&g, 0x1000, still, NULL);
+	now += 100000;
+	spin_yield(&g, 0x1000, now, NULL);
 	ck_assert_uint_eq(g.spin_patience, before);
 	os_vdso_clock_gettime = real_clock;
 }

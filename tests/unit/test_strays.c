@@ -2,19 +2,11 @@
 
 #include <sys/syscall.h>
 
-#include "unit.h"
+#include "clock.h"
 
-enum { US = 1000, MS = 1000000, TICK = 50 * US };
+enum { TICK = 50 * US };
 
-static int64_t now;
 static struct g *stray;
-
-static int fake_clock(clockid_t clock, struct timespec *ts)
-{
-	(void)clock;
-	*ts = (struct timespec){now / 1000000000, now % 1000000000};
-	return 0;
-}
 
 static void setup(int waiting)
 {

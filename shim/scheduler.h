@@ -147,11 +147,16 @@ static inline bool demand(void)
 	return load_relaxed(&sched.demand) > 0;
 }
 
-// The cooperative safe point of every interposed call.
-static inline void preempt_check(struct g *gp)
+static inline void preempt_if_asked(struct g *gp)
 {
 	if (unlikely(load_relaxed(&gp->preempt)))
 		preempt_check_slow(gp);
+}
+
+// The cooperative safe point of every interposed call.
+static inline void preempt_check(struct g *gp)
+{
+	preempt_if_asked(gp);
 	chaos_point(gp);
 }
 

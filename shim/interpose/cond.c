@@ -121,21 +121,30 @@ COMPAT(pthread_cond_clockwait, 2_30, "GLIBC_2.30");
 EXPORT int pthread_cond_signal(pthread_cond_t *c)
 {
 	struct g *gp = getg();
+	int r = 0;
 
 	chaos_point(gp);
-	if (lot_has_waiters(c) && lot_signal(c, gp ? gp->held : NULL))
-		return 0;
-	return is_shared(c) || glibc_has_waiters(c) ? REAL(pthread_cond_signal)(c) : 0;
+	if (!(lot_has_waiters(c) && lot_signal(c, gp ? gp->held : NULL)) &&
+	    (is_shared(c) || glibc_has_waiters(c)))
+		r = REAL(pthread_cond_signal)(c);
+	if (gp)
+		preempt_if_asked(gp); // chaos.c has been asked
+	return r;
 }
 
 EXPORT int pthread_cond_broadcast(pthread_cond_t *c)
 {
 	struct g *gp = getg();
+	int r = 0;
 
 	chaos_point(gp);
 	if (lot_has_waiters(c))
 		lot_broadcast(c, gp ? gp->held : NULL);
-	return is_shared(c) || glibc_has_waiters(c) ? REAL(pthread_cond_broadcast)(c) : 0;
+	if (is_shared(c) || glibc_has_waiters(c))
+		r = REAL(pthread_cond_broadcast)(c);
+	if (gp)
+		preempt_if_asked(gp); // chaos.c has been asked
+	return r;
 }
 
 // --- C11: a cnd_t is a pthread_cond_t -------------------------------------------------------------------

@@ -146,11 +146,13 @@ COMPAT(sem_trywait, 2_2_5, "GLIBC_2.2.5");
 // Async-signal-safe. Not a byte of *s is touched after the real post.
 EXPORT int sem_post(sem_t *s)
 {
+	struct g *gp = getg();
 	int r = REAL(sem_post)(s);
 
 	if (r == 0 && unlikely(lot_has_waiters(s)))
 		lot_wake(s, 1);
-	chaos_point(getg());
+	if (gp)
+		preempt_check(gp);
 	return r;
 }
 COMPAT(sem_post, 2_2_5, "GLIBC_2.2.5");

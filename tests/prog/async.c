@@ -9,8 +9,6 @@
 
 #include <setjmp.h>
 #include <sys/resource.h>
-#include <sys/stat.h>
-#include <sys/time.h>
 #include <ucontext.h>
 
 enum { STORM = 300 }; /* ms for each case */
@@ -523,71 +521,6 @@ CASE_STRESS(async_smallest_altstack)
 	join(b);
 	hogs_stop();
 }
-
-/* --- short calls that the library does not see --------------------------------------------------------- */
-
-static void asks_monotonic(void)
-{
-	struct timespec ts;
-
-	CHECK_EQ(clock_gettime(CLOCK_MONOTONIC, &ts), 0);
-}
-
-static void asks_realtime(void)
-{
-	struct timeval tv;
-
-	CHECK_EQ(gettimeofday(&tv, NULL), 0);
-}
-
-static void asks_coarse(void)
-{
-	struct timespec ts;
-
-	CHECK_EQ(clock_gettime(CLOCK_REALTIME_COARSE, &ts), 0);
-}
-
-static void asks_time(void)
-{
-	CHECK(time(NULL) > 0);
-}
-
-static void seeks(void)
-{
-	CHECK_EQ(lseek(-1, 0, SEEK_CUR), -1);
-}
-
-static void asks_file(void)
-{
-	struct stat st;
-
-	CHECK_EQ(stat("/", &st), 0);
-}
-
-HELPER(short_calls_yield)
-{
-	static void (*const calls[])(void) = {asks_monotonic, asks_realtime, asks_coarse,
-					      asks_time,      seeks,	     asks_file};
-
-	hogs_start(1);
-	for (size_t i = 0; i < sizeof calls / sizeof *calls; i++) {
-		time_t end = time(NULL) + 10;
-
-		for (int turns = 0; turns < 50; turns++) {
-			long was = hogs_work(0);
-
-			while (hogs_work(0) == was) {
-				for (int k = 0; k < 10000; k++)
-					calls[i]();
-				if (time(NULL) > end)
-					fail(__FILE__, __LINE__, "call %zu goes on", i);
-			}
-		}
-	}
-	hogs_stop();
-}
-
-/* --- waits ------------------------------------------------------------------------------------------------ */
 
 /* Waits and what looks like them; tables.py counts who was taken for a spinner. */
 static atomic_int wait_arrived, wait_gen;

@@ -215,7 +215,7 @@ static int identify_by_file(const struct map_line *line, struct module_id *ret)
 	uint64_t id[4];
 	long r;
 
-	if (!line || !*line->path || line->deleted)
+	if (!line || *line->path != '/' || line->deleted)
 		return -ENOENT;
 	if (confine_deadly(CONFINE_TABLES))
 		return -EPERM;

@@ -97,7 +97,8 @@ static void print_named(char *line, const char *root)
 	char *path = line + 4, *plus = strrchr(line, '+'), *end;
 	uint64_t address;
 
-	if ((exact || strncmp(line, "\tby ", 4) == 0) && *path == '/' && plus &&
+	if ((exact || strncmp(line, "\tby ", 4) == 0) &&
+	    (*path == '/' || strncmp(path, "[vdso]+", 7) == 0) && plus &&
 	    strncmp(plus, "+0x", 3) == 0) {
 		address = strtoull(plus + 1, &end, 16);
 		if (*end == '\n' || *end == 0) {

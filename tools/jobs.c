@@ -153,6 +153,8 @@ static const char *open_elf(const char *path, struct elf_file *ret)
 		why = "not a regular file";
 	else
 		why = read_elf(fd, &st, ret);
+	if (!why && module_is_vdso(path) && !ret->id.size)
+		why = "it has no build-id"; // and no file to be known by
 	close(fd);
 	return why;
 }
@@ -298,7 +300,7 @@ void jobs_add(struct jobs *jobs, const char *path, unsigned flags)
 	const char *why;
 	struct stat st;
 
-	if (stat(path, &st) == 0 && S_ISDIR(st.st_mode)) {
+	if (!module_is_vdso(path) && stat(path, &st) == 0 && S_ISDIR(st.st_mode)) {
 		walk_jobs = jobs;
 		if (nftw(path, walk, 32, FTW_PHYS) != 0)
 			job_fail(add(jobs, path), strerror(errno));

@@ -1,6 +1,7 @@
 // look.c: looks at an ELF file without running it. The file is untrusted: libelf checks all sizes.
 
 #include "look.h"
+#include "safepoint/compiler.h"
 
 #include <fcntl.h>
 #include <gelf.h>
@@ -84,7 +85,7 @@ static void look_at_segments(Elf *elf, int fd, struct look *ret)
 
 bool look_at(const char *path, struct look *ret)
 {
-	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	int fd = module_file(path);
 	GElf_Ehdr eh;
 	Elf *elf;
 

@@ -83,7 +83,7 @@ static struct file *file_of(const char *root, const char *path)
 	struct file *f;
 	char *whole;
 
-	if (asprintf(&whole, "%s%s", root, path) < 0)
+	if (asprintf(&whole, "%s%s", module_is_vdso(path) ? "" : root, path) < 0)
 		return NULL;
 	for (f = files; f; f = f->next)
 		if (strcmp(f->path, whole) == 0) {

@@ -313,7 +313,7 @@ static int dump_file(const char *path, FILE *out)
 	struct stat st;
 	void *p = MAP_FAILED;
 	char magic[8];
-	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY), r = 1;
+	int fd = module_file(path), r = 1;
 
 	if (fd < 0)
 		return 1;

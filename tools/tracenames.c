@@ -13,6 +13,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "safepoint/compiler.h"
 #include "symbols.h"
 
 const char *const trace_waits[TRACE_WAITS] = {
@@ -108,7 +109,7 @@ static void read_objects(struct image *im, Elf *elf)
 static void look_into(struct image *im)
 {
 	const struct trace_module *m = im->module;
-	int fd = open(im->path, O_RDONLY | O_CLOEXEC);
+	int fd = module_file(im->path);
 	size_t nphdr;
 	Elf *elf;
 

@@ -467,6 +467,22 @@ LABEL(f_1);
 LABEL(f_2);
 LABEL(f_3);
 
+SNIPPET(calls_text, "c_1: call c_2\n ret\n"
+		    "c_2: ret");
+LABEL(c_1);
+LABEL(c_2);
+
+static void called_is(const char *name)
+{
+	teardown();
+	setup();
+	funcs[0] = (struct func){.lo = at(c_1), .hi = at(c_2), .name = "caller"};
+	funcs[1] = (struct func){.lo = at(c_2), .hi = at(calls_text_end), .name = name};
+	nfuncs = 2;
+	scan(calls_text, calls_text_end);
+	ck_assert_uint_eq(facts.n, 2);
+}
+
 // Lock instructions and jumps out, function by function; one without size reaches to the next.
 START_TEST(functions)
 {
@@ -484,6 +500,26 @@ START_TEST(functions)
 	ck_assert_uint_eq(facts.funcs[1].hi, at(f_3));
 	ck_assert_uint_eq(facts.funcs[2].njumps, 0);
 	ck_assert(!facts.funcs[0].outermost && facts.funcs[2].outermost);
+}
+END_TEST
+
+// Who calls a function that takes a lock may go on with it held.
+START_TEST(lockers)
+{
+	static const char *const yes[] = {"pthread_mutex_lock", "__pthread_mutex_lock",
+					  "pthread_mutex_lock@@GLIBC_2.2.5",
+					  "__pthread_rwlock_wrlock"},
+				 *const no[] = {"pthread_mutex_unlock", "pthread_mutex_lock_one",
+						""};
+
+	for (size_t i = 0; i < 4; i++) {
+		called_is(yes[i]);
+		ck_assert(facts.funcs[0].locks);
+	}
+	for (size_t i = 0; i < 3; i++) {
+		called_is(no[i]);
+		ck_assert(!facts.funcs[0].locks);
+	}
 }
 END_TEST
 
@@ -559,6 +595,7 @@ static void add(TCase *tc)
 	tcase_add_test(tc, inside_instruction);
 	tcase_add_test(tc, syscalls);
 	tcase_add_test(tc, functions);
+	tcase_add_test(tc, lockers);
 	tcase_add_test(tc, garbage);
 	tcase_add_loop_test(tc, dense_loops, 0, 3);
 }

@@ -122,7 +122,7 @@ struct code_func {
 	uint64_t lo, hi;
 	uint32_t first_jump,
 		njumps; // in code_facts.jumps: targets of jumps that leave the function (tail calls, .cold parts)
-	bool locks; // contains a LOCK cmpxchg or an xchg with memory
+	bool locks; // contains a LOCK cmpxchg, an xchg with memory, or calls pthread_mutex_lock or the like
 	bool outermost; // calls setjmp, as the function does in which libc runs a whole thread (critical.c)
 };
 struct code_facts {

@@ -9,7 +9,7 @@
 //   2. functions by name: the lists below, and the user's globs. Names are compared without a version (@...), without what GCC appends
 //      (.cold, .part.0, .constprop.0, ...) and without glibc's __GI_. C++ names are compared mangled: no demangler is linked
 //   3. in libc and libpthread, each function with a lock cmpxchg or an xchg: their internal locks are inline and have
-//      no name. Debian's libc does not even name its static functions. But not the functions in which threads run from their
+//      no name. So is each that calls pthread_mutex_lock and the like, which is no call that this library sees. Debian's libc does not even name its static functions. But not the functions in which threads run from their
 //      beginning to their end (start_thread, __libc_start_call_main): they are callers of everything. They are known by their
 //      names, or by their call of setjmp, which is how libc gets back to them from pthread_exit
 //   4. what a critical function jumps to, transitively: .cold parts, and functions that it calls last, when its own frame
@@ -279,8 +279,8 @@ static bool stands_alone(const struct module *m, uint64_t lo, uint64_t size)
 	for (; a < m->nfuncs && m->funcs[a].lo == lo; a++) {
 		const struct func *f = &m->funcs[a];
 
-		if (f->name && *f->name && (f->exported || size > TAIL_MAX))
-			return true;
+		if (f->name && *f->name) // exported: all at that address, or none
+			return f->exported || size > TAIL_MAX;
 	}
 	return false;
 }

@@ -567,7 +567,9 @@ static void mark_exported(struct module *m, const struct symtab *dynsym)
 	for (size_t n = count_symbols(dynsym), i = 0; i < n; i++) {
 		if (!read_func(m, dynsym, i, &func))
 			continue;
-		for (size_t k = func_after(m, func.lo); k > 0 && m->funcs[k - 1].lo == func.lo; k--)
+		// Those that are marked have been before, with all at that address.
+		for (size_t k = func_after(m, func.lo);
+		     k > 0 && m->funcs[k - 1].lo == func.lo && !m->funcs[k - 1].exported; k--)
 			m->funcs[k - 1].exported = true;
 	}
 }

@@ -34,6 +34,11 @@ struct site {
 
 enum { LAST = 8, REACH = 384 }; // functions, bytes: three short jumps
 
+struct entries { // of functions known by their names
+	uint64_t v[16];
+	size_t n;
+};
+
 struct scan {
 	const struct module *m;
 	const struct cfi *cfi;
@@ -42,8 +47,7 @@ struct scan {
 	struct decoders dec;
 	struct site *sites;
 	size_t nsites, sites_cap;
-	uint64_t *setjmps; // entries of setjmp and its kin
-	size_t nsetjmps;
+	struct entries setjmps, lockers;
 	uint64_t sealed; // end of the last unit, if control cannot leave it there; else 0
 
 	// Where caves inside functions are wanted: near what may be rewritten.
@@ -343,10 +347,10 @@ static int jump_out(struct scan *sc, struct code_func *f, uint64_t target)
 	return 0;
 }
 
-static bool is_setjmp(const struct scan *sc, uint64_t target)
+static bool is_entry(const struct entries *e, uint64_t target)
 {
-	for (size_t i = 0; i < sc->nsetjmps; i++) {
-		if (sc->setjmps[i] == target)
+	for (size_t i = 0; i < e->n; i++) {
+		if (e->v[i] == target)
 			return true;
 	}
 	return false;
@@ -438,8 +442,9 @@ static int scan_unit(struct scan *sc, const struct unit *u)
 				r = 0;
 			if (r < 0)
 				return r;
-		} else if (flow == FLOW_CALL && target && is_setjmp(sc, target)) {
-			f.outermost = true;
+		} else if (flow == FLOW_CALL && target) {
+			f.outermost |= is_entry(&sc->setjmps, target);
+			f.locks |= is_entry(&sc->lockers, target);
 		}
 		if (flow != FLOW_NEXT) {
 			memset(numbers, 0, sizeof(numbers));
@@ -586,23 +591,36 @@ static int scan_units(struct scan *sc)
 	return scan_gap(sc, &symbol, done, UINT64_MAX);
 }
 
-static int find_setjmps(struct scan *sc)
+// setjmp and its kin, and what takes locks. Each has several names, with versions behind them.
+static void find_entries(struct scan *sc)
 {
-	static const char *const names[] = {"_setjmp", "setjmp", "__sigsetjmp"};
-	size_t cap = 0;
+	static const char *const setjmps[] = {"_setjmp", "setjmp", "__sigsetjmp", NULL};
+	static const char *const lockers[] = {"pthread_mutex_lock",
+					      "__pthread_mutex_lock",
+					      "pthread_rwlock_rdlock",
+					      "__pthread_rwlock_rdlock",
+					      "pthread_rwlock_wrlock",
+					      "__pthread_rwlock_wrlock",
+					      NULL};
+	const struct {
+		const char *const *names;
+		struct entries *entries;
+	} kinds[] = {{setjmps, &sc->setjmps}, {lockers, &sc->lockers}};
 
 	for (size_t i = 0; i < sc->m->nfuncs; i++) {
 		const struct func *f = &sc->m->funcs[i];
+		size_t len = f->name ? strcspn(f->name, "@") : 0;
 
-		for (size_t k = 0; f->name && k < sizeof(names) / sizeof(*names); k++) {
-			if (sc->nsetjmps == 8 || strcmp(f->name, names[k]))
-				continue;
-			if (reserve(&sc->setjmps, sc->nsetjmps, &cap, sizeof(*sc->setjmps)) < 0)
-				return -ENOMEM;
-			sc->setjmps[sc->nsetjmps++] = f->lo;
+		for (size_t k = 0; len && k < sizeof(kinds) / sizeof(*kinds); k++) {
+			struct entries *e = kinds[k].entries;
+
+			for (const char *const *n = kinds[k].names; *n; n++) {
+				if (strlen(*n) == len && !memcmp(f->name, *n, len) &&
+				    e->n < sizeof(e->v) / sizeof(*e->v) && !is_entry(e, f->lo))
+					e->v[e->n++] = f->lo;
+			}
 		}
 	}
-	return 0;
 }
 
 int insn_scan(const struct module *m, const struct cfi *cfi, struct marks *marks,
@@ -618,9 +636,8 @@ int insn_scan(const struct module *m, const struct cfi *cfi, struct marks *marks
 	    ZYAN_FAILED(ZydisDecoderInit(&sc.dec.full, ZYDIS_MACHINE_MODE_LONG_64,
 					 ZYDIS_STACK_WIDTH_64)))
 		return -EINVAL;
-	r = find_setjmps(&sc);
-	if (!r)
-		r = scan_units(&sc);
+	find_entries(&sc);
+	r = scan_units(&sc);
 	// Jumps from other functions, say from their .cold parts.
 	for (size_t i = 0; !r && sc.nsites && i < facts->njumps; i++)
 		site_target(sc.sites, sc.nsites, facts->jumps[i]);
@@ -632,6 +649,5 @@ int insn_scan(const struct module *m, const struct cfi *cfi, struct marks *marks
 	if (!r)
 		caves_entered(marks, facts);
 	free(sc.sites);
-	free(sc.setjmps);
 	return r;
 }

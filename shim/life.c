@@ -33,12 +33,14 @@ int sched_init(int nprocs)
 
 static void become(struct g *gp)
 {
-	gp->tid = os_gettid();
+	// sysmon sends signals to whoever has a tid. One that found no G would be taken for a stranger's, and waited for by every call.
+	tls.self = gp;
+	compiler_barrier();
+	store_relaxed(&gp->tid, os_gettid());
 	gp->stack_bottom = tls.stack_lo;
 	gp->stack_top = tls.stack_hi;
 	g_has_tid(gp);
 	TRACE(write, TRACE_GO_THREAD, 0, NULL, gp->goid, (uint32_t)gp->tid, 0, 0);
-	tls.self = gp;
 	tls.g = gp;
 	stats_thread_starts(fetch_add(&sched.ngs, 1) + 1); // a count only
 }

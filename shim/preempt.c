@@ -28,6 +28,8 @@
 #include "snapshot.h"
 #include "probes.h"
 
+enum { DRAIN_MAX = 100000000 }; // ns that a signal on its way is waited for
+
 // The mark: queued, with a pointer that only we have. (SI_TKILL and the own pid, as Go tells its signals,
 // would also be the program's pthread_kill.) The kernel takes a negative si_code from user space.
 static int send(int tid)
@@ -103,11 +105,19 @@ void preempt_rests(void)
 }
 
 // Bounded: the thread may have the signal blocked by means we do not see; then it stays pending and does
-// not interrupt the call either.
+// not interrupt the call either. Nor is it waited for once more.
 void preempt_drain(struct g *gp)
 {
-	for (int i = 0; i < 2000 && load_relaxed(&gp->signal_pending); i++)
+	int64_t end = os_nanotime() + DRAIN_MAX;
+
+	for (int i = 0; i < 2000 && load_relaxed(&gp->signal_pending); i++) {
+		if (os_nanotime() >= end) // on a full machine each of them takes milliseconds
+			break;
 		sys0(SYS_sched_yield);
+	}
+	if (load_relaxed(&gp->signal_pending))
+		store_relaxed(&gp->signal_pending,
+			      0); // given up; should it come after all, it is swallowed
 }
 
 // A second grace for the same hold would be one too many.

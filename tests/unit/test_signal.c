@@ -244,6 +244,20 @@ START_TEST(masked_is_not_for_ever)
 }
 END_TEST
 
+// A signal that does not come is waited for once.
+START_TEST(drained_once)
+{
+	int64_t start;
+
+	reset();
+	g.signal_pending = 1;
+	start = os_nanotime();
+	preempt_drain(&g);
+	ck_assert_int_lt(os_nanotime() - start, 10000000000);
+	ck_assert_uint_eq(g.signal_pending, 0);
+}
+END_TEST
+
 // A handler without an alternate stack (taken away by a raw system call) lies where the call would be pushed.
 START_TEST(handler_on_the_same_stack)
 {
@@ -483,6 +497,7 @@ static void add(TCase *tc)
 	tcase_add_test(tc, jump_restores_what_counts_as_blocked);
 	tcase_add_test(tc, a_new_slice);
 	tcase_add_test(tc, masked_is_not_for_ever);
+	tcase_add_test(tc, drained_once);
 	tcase_add_test(tc, handler_on_the_same_stack);
 }
 

@@ -41,6 +41,7 @@ static void become(struct g *gp)
 	gp->stack_top = tls.stack_hi;
 	g_has_tid(gp);
 	TRACE(write, TRACE_GO_THREAD, 0, NULL, gp->goid, (uint32_t)gp->tid, 0, 0);
+	tls.self = gp; // again: of an adopted thread a handler may have made another G in between
 	tls.g = gp;
 	stats_thread_starts(fetch_add(&sched.ngs, 1) + 1); // a count only
 }

@@ -105,7 +105,8 @@ void preempt_rests(void)
 }
 
 // Bounded: the thread may have the signal blocked by means we do not see; then it stays pending and does
-// not interrupt the call either. Nor is it waited for once more.
+// not interrupt the call either. It still counts as on its way: signals are queued, and where it is blocked for long
+// each that was given up would let one more into the queue.
 void preempt_drain(struct g *gp)
 {
 	int64_t end = os_nanotime() + DRAIN_MAX;
@@ -115,9 +116,6 @@ void preempt_drain(struct g *gp)
 			break;
 		sys0(SYS_sched_yield);
 	}
-	if (load_relaxed(&gp->signal_pending))
-		store_relaxed(&gp->signal_pending,
-			      0); // given up; should it come after all, it is swallowed
 }
 
 // A second grace for the same hold would be one too many.

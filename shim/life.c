@@ -142,6 +142,41 @@ void park_settle(void)
 		settle(gp);
 }
 
+// --- asynchronous cancellation --------------------------------------------------------------------------
+
+// With the asynchronous type, libc's handler unwinds from wherever the thread is: from inside the scheduler, with a P pinned, that would end
+// everything. To block that signal would take two system calls around each call of the program's. So such a thread
+// passes through until it has the ordinary type again, or ends.
+void outside_enter(void)
+{
+	static bool told;
+	struct g *gp = getg();
+
+	if (!gp)
+		return;
+	entersyscallblock(gp);
+	gp->at.pc = 0;	// this frame is gone soon
+	gp->locks = 0;	// nobody counts meanwhile
+	tls.no_adopt++; // and nobody makes another G of it
+	tls.outside = true;
+	compiler_barrier();
+	tls.g = NULL;
+	if (!xchg(&told, true)) // once: a program may do so often
+		log_line(LOG_INFO,
+			 "a thread may be cancelled anywhere: it runs without the scheduler");
+}
+
+void outside_leave(void)
+{
+	if (!tls.outside)
+		return;
+	tls.g = tls.self;
+	compiler_barrier();
+	tls.outside = false;
+	tls.no_adopt--;
+	exitsyscall(tls.g);
+}
+
 // --- end ------------------------------------------------------------------------------------------
 
 // The calling thread leaves for good; what remains of it runs ungated and is never adopted.
@@ -151,6 +186,7 @@ void goexit(void)
 
 	stw_thread_exits();
 	park_settle();
+	outside_leave();
 	tls.no_adopt++;
 	if (!gp)
 		return;
@@ -207,6 +243,7 @@ void sched_reset_in_child(void)
 	CHECKED(invariants_reset_in_child());
 	tls.vforked = 0;
 	tls.deep = 0;
+	tls.outside = false;
 	if (sched.allp)
 		os_munmap(sched.allp, sizeof(struct p) * MAX_PROCS);
 	sched.allp = NULL;

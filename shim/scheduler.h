@@ -265,6 +265,9 @@ void gostart(
 	struct g *gp);	// a new thread becomes gp, which was made parked; returns once it holds a P
 void goexit(void);	// the calling thread leaves the scheduler, its P goes on
 void park_settle(void); // the thread unwinds from its wait for good
+// The calling thread passes through for as long as it may be cancelled anywhere. Both may be called at any time.
+void outside_enter(void);
+void outside_leave(void);
 // The thread goes on at stack pointer sp, by longjmp (LEAVES: leaves for good): if that is outside of a handler that
 // ran on top of a wait or a call, or outside of a deep call, end what it leaves. True: it did.
 bool park_abandon(uintptr_t sp);

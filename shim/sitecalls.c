@@ -5,8 +5,6 @@
 //
 // A system call that may block is a call as interposed ones are: the P is kept or handed on (HACKING.md, section 7).
 //
-// A thread that may be cancelled anywhere is left as it is: it would be so in the scheduler.
-//
 // Who is not on a stack known to be this thread's own gets neither: coroutines, for what lies below their stack pointer may be
 // somebody's, and threads made by raw clone that share the thread-local data of their maker. Nor does the child of a fork that was
 // an instruction, too. (The child of such a vfork does: it waits as the thread whose memory it has, and which waits for it.)
@@ -34,7 +32,7 @@ static bool may_stop(const struct g *gp)
 {
 	uintptr_t here = (uintptr_t)__builtin_frame_address(0);
 
-	return gp && !tls.critical && !tls.async_cancel && !gp->waiting &&
+	return gp && !tls.critical && !gp->waiting &&
 	       load_relaxed(&gp->status) == G_RUNNING && here < tls.stack_hi &&
 	       here - tls.stack_lo >= ROOM && tls.stack_lo && sites_here();
 }

@@ -46,27 +46,6 @@ static int try(void *s)
 	return r;
 }
 
-// With the asynchronous type a cancellation unwinds from inside the wait. The program's clean-up handlers may yield and wait, and a G is in one
-// queue at most. It may have been woken already: that was meant for whoever comes next.
-static void wait_left(void *s)
-{
-	park_settle();
-	if (lot_has_waiters(s))
-		lot_wake(s, 1);
-}
-
-static int acquire(struct g *gp, sem_t *s, const struct deadline *until, unsigned flags)
-{
-	volatile int r; // lives across the setjmp in pthread_cleanup_push
-
-	if (likely(!tls.async_cancel))
-		return lot_acquire(gp, s, try, LOT_ANY, WAIT_SEM, until, flags);
-	pthread_cleanup_push(wait_left, s);
-	r = lot_acquire(gp, s, try, LOT_ANY, WAIT_SEM, until, flags);
-	pthread_cleanup_pop(0);
-	return r;
-}
-
 static int wait_slow(struct g *gp, sem_t *s, clockid_t clock, const struct timespec *abs)
 {
 	struct deadline until;
@@ -77,7 +56,8 @@ static int wait_slow(struct g *gp, sem_t *s, clockid_t clock, const struct times
 		return -1;
 	}
 	// Timed waits are interrupted by any handler, others by those without SA_RESTART (signal(7)).
-	r = acquire(gp, s, abs ? &until : NULL, PARK_CANCEL | (abs ? PARK_EINTR_ANY : PARK_EINTR));
+	r = lot_acquire(gp, s, try, LOT_ANY, WAIT_SEM, abs ? &until : NULL,
+			PARK_CANCEL | (abs ? PARK_EINTR_ANY : PARK_EINTR));
 	if (r == ECANCELED) {
 		pthread_testcancel(); // returns only if cancellation is disabled
 		return wait_slow(gp, s, clock, abs);

@@ -300,17 +300,15 @@ EXPORT void pthread_testcancel(void)
 }
 COMPAT(pthread_testcancel, 2_2_5, "GLIBC_2.2.5");
 
-// A thread that may be cancelled anywhere must not be so in the scheduler, and PAUSE and `syscall` are no calls that
-// forbid it to the program.
 EXPORT int pthread_setcanceltype(int type, int *old)
 {
 	int r;
 
 	if (type == PTHREAD_CANCEL_ASYNCHRONOUS)
-		tls.async_cancel = true;
+		outside_enter();
 	r = REAL(pthread_setcanceltype)(type, old);
 	if (r == 0 && type != PTHREAD_CANCEL_ASYNCHRONOUS)
-		tls.async_cancel = false;
+		outside_leave();
 	return r;
 }
 

@@ -382,6 +382,77 @@ CASE_STRESS(cancel_points_async)
 	cancel_all(true, 10 * MS);
 }
 
+/* Cancelled wherever it is, in calls as well: nobody but the thread itself and what is its own is affected. */
+struct victim {
+	sem_t sem;
+	pthread_mutex_t lock;
+	pthread_spinlock_t spin;
+	atomic_int begun;
+};
+
+static void *calls(void *arg)
+{
+	struct victim *v = arg;
+	struct timespec moment = {0, 1000};
+	int old;
+
+	CHECK_EQ(pthread_setcanceltype(PTHREAD_CANCEL_ASYNCHRONOUS, &old), 0);
+	CHECK_EQ(old, PTHREAD_CANCEL_DEFERRED);
+	atomic_store(&v->begun, 1);
+	for (int i = 0;; i++) {
+		sched_yield();
+		sem_post(&v->sem);
+		sem_wait(&v->sem);
+		pthread_mutex_lock(&v->lock);
+		pthread_mutex_unlock(&v->lock);
+		pthread_spin_lock(&v->spin);
+		pthread_spin_unlock(&v->spin);
+		if (i % 16 == 0)
+			nanosleep(&moment, NULL);
+	}
+	return arg;
+}
+
+/* And back to the ordinary type: the thread runs on as if nothing had been. */
+static void *comes_back(void *arg)
+{
+	int old;
+
+	for (int i = 0; i < 2; i++) {
+		CHECK_EQ(pthread_setcanceltype(PTHREAD_CANCEL_ASYNCHRONOUS, &old), 0);
+		CHECK_EQ(old, PTHREAD_CANCEL_DEFERRED);
+		CHECK_EQ(pthread_setcanceltype(PTHREAD_CANCEL_ASYNCHRONOUS, &old), 0);
+		CHECK_EQ(old, PTHREAD_CANCEL_ASYNCHRONOUS);
+		CHECK_EQ(pthread_setcanceltype(12345, NULL), EINVAL);
+		sched_yield();
+		CHECK_EQ(pthread_setcanceltype(PTHREAD_CANCEL_DEFERRED, &old), 0);
+		CHECK_EQ(old, PTHREAD_CANCEL_ASYNCHRONOUS);
+		sched_yield();
+	}
+	return arg;
+}
+
+CASE_STRESS(cancel_async_anywhere)
+{
+	hogs_start(1);
+	for (int i = 0; i < 20; i++) {
+		struct victim v = {.begun = 0};
+		pthread_t t, other = spawn(comes_back, NULL);
+
+		CHECK_EQ(sem_init(&v.sem, 0, 0), 0);
+		CHECK_EQ(pthread_mutex_init(&v.lock, NULL), 0);
+		CHECK_EQ(pthread_spin_init(&v.spin, 0), 0);
+		t = spawn(calls, &v);
+		AWAIT(&v.begun, 1);
+		spin(i * 1500);
+		CHECK_EQ(pthread_cancel(t), 0);
+		CHECK(join(t) == PTHREAD_CANCELED);
+		join(other);
+	}
+	hogs_stop();
+	lives();
+}
+
 /* exit, quick_exit and _exit while others run, wait, hold locks and stdio, are cancelled and are made: the status
  * is the one given, and each handler of its kind runs once. */
 static pthread_mutex_t kept = PTHREAD_MUTEX_INITIALIZER;

@@ -231,6 +231,8 @@ static void counters(struct sink *s)
 	      "where", {"syscall", N(retakes_syscall)}, {"opaque", N(retakes_opaque)});
 	COUNTER("spin_yields", "Yields of threads that spin.", spin_yields);
 	COUNTER("spin_site_yields", "Of these, at rewritten instructions.", spin_site_yields);
+	COUNTER("convoy_yields", "Threads that let others run before they got in line.",
+		convoy_yields);
 	number(s, "preempt_spin_sites", "gauge", "Rewritten instructions.", N(spin_sites));
 	duration(s, "preempt_spin_saved_seconds_total", "counter",
 		 "Rests of slices that spinning threads gave up.", N(spin_saved_ns));

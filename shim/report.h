@@ -104,7 +104,8 @@ struct stats {
 			uint64_t retakes_syscall, retakes_opaque, handoffs, spin_yields,
 				spin_saved_ns;
 			uint64_t spin_sites, spin_site_yields;
-			uint64_t lock_deferred, lock_handed, eintr_hidden, credit_runs;
+			uint64_t lock_deferred, lock_handed, eintr_hidden, credit_runs,
+				convoy_yields;
 		};
 		char page[4096];
 	};

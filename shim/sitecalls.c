@@ -1,7 +1,10 @@
-// sitecalls.c: what a rewritten PAUSE and a rewritten `syscall` do (sites.c has them rewritten, site.S calls).
+// sitecalls.c: what is done at rewritten instructions (sites.c has them rewritten, site.S calls).
 //
 // A thread at a PAUSE waits for another thread. When Gs wait for a P, one of them may be that thread: so after some PAUSEs it
 // yields (spin.c says after how many, and to whom).
+//
+// A thread that gets in line for a lock is not in it yet: it is where to stop those whose slice is over, and who makes lines long
+// (convoy.c).
 //
 // A system call that may block is a call as interposed ones are: the P is kept or handed on (HACKING.md, section 7).
 //
@@ -32,9 +35,8 @@ static bool may_stop(const struct g *gp)
 {
 	uintptr_t here = (uintptr_t)__builtin_frame_address(0);
 
-	return gp && !tls.critical && !gp->waiting &&
-	       load_relaxed(&gp->status) == G_RUNNING && here < tls.stack_hi &&
-	       here - tls.stack_lo >= ROOM && tls.stack_lo && sites_here();
+	return gp && !tls.critical && !gp->waiting && load_relaxed(&gp->status) == G_RUNNING &&
+	       here < tls.stack_hi && here - tls.stack_lo >= ROOM && tls.stack_lo && sites_here();
 }
 
 // Has it no P? Then it has nothing to hand on, and sysmon sees to it that it does not spin for long. Would it queue
@@ -71,6 +73,25 @@ void site_waits(uintptr_t from)
 		return;
 	STAT(spin_site_yields);
 	spin_yield(gp, pc, tls.paused_since, NULL);
+}
+
+// Before an instruction by which a thread gets in line, while there is demand. from, stack: as site_waits.
+void site_enqueues(uintptr_t from)
+{
+	struct g *gp = getg();
+	uint32_t line = (uint32_t)((from - (uintptr_t)site_pause_stubs) / SITE_STUB -
+				   SITE_ENQUEUE * SITE_STUBS);
+	int64_t now;
+
+	if (!gp || !demand() || on_credit(gp))
+		return;
+	if (unlikely(load_relaxed(&gp->preempt)) && may_stop(gp) && preempt_due(gp)) {
+		gosched(gp, G_RUNNABLE);
+		gp->line_lost = 0; // it comes at the end of it
+	}
+	now = os_nanotime();
+	if (convoy_joins(gp, line, now) && may_stop(gp) && gp->locks <= 0)
+		convoy_waits(gp, now);
 }
 
 // Does this futex operation wait? An operation that waits, but finds another value in the word than

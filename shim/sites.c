@@ -1,8 +1,9 @@
-// sites.c: instructions of the program that are rewritten: PAUSE where a thread spins, and inline `syscall`.
+// sites.c: instructions of the program that are rewritten: PAUSE where a thread spins, that by which it got in line before, and inline
+// `syscall`.
 //
 // Problem. A thread that spins until another one has done something gives its P up at the end of its slice only, and no
-// interposer sees it; nor does one see a system call that is an instruction in a library's own code. Both instructions are two
-// bytes long: enough for a jump over 128 bytes, no more.
+// interposer sees it; nor does one see a system call that is an instruction in a library's own code. The instructions are two
+// bytes long, or may be: enough for a jump over 128 bytes, no more.
 //
 // Approach. The table of a module (tools/safepoint) lists the instructions, with their borders proven by decoding the function, and
 // *caves*: filling that is proven never to be executed. The site becomes `jmp rel8` to a cave, which has `jmp rel32` to a
@@ -12,6 +13,9 @@
 //	site:  jmp cave          was PAUSE or syscall; back here for good at the next byte
 //	cave:  jmp stub          or to another cave, or to the near page: jmp *0(%rip)
 //	stub:  steps over the red zone, calls site_pause or site_syscall, jumps behind the site
+//
+// By which a thread gets in line (convoy.c) is executed by the program itself all the same: a copy of it lies in the near page, and a jump behind the
+// site. The stub calls site_enqueue and jumps to the copy. Where the instruction has five bytes, no cave is needed.
 //
 // When. Once there is demand, and the module's table is there; text.c replaces the pages. All caves of a module are written before
 // any site, so no thread finds a jump into what is not there yet. A site is one instruction before and after: a thread is
@@ -52,14 +56,16 @@ enum {
 	NEAREST = 8,		 // caves looked at for each hop
 	NEAR_SIZE = 4096,
 	NEAR_ENTRY = 16,
-	CAVE_MAX = 64, // bytes of one that are used
+	COPY_SIZE = 32, // of an instruction of at most 15 bytes, and a long jump
+	CAVE_MAX = 64,	// bytes of one that are used
 	JMP_SHORT = 2,
 	JMP_LONG = 5,
 };
 
 struct site {
 	uintptr_t at;
-	bool call; // a `syscall`
+	uint8_t size;
+	uint8_t kind; // enum site_kind
 };
 
 // What is being done for one module; sysmon's, but for order, which the helper fills in.
@@ -89,7 +95,7 @@ static struct {
 	uint32_t next; // module
 	int64_t again;
 	struct plan *plan;
-	uint32_t slots[2]; // in use: of PAUSE, of syscall
+	uint32_t slots[SITE_KINDS]; // in use
 } st;
 
 static uint32_t patching; // futex word; 1: text may be written to
@@ -201,9 +207,8 @@ static uint32_t caves_near(struct plan *p, uintptr_t from, uint32_t size, uintpt
 	return n;
 }
 
-static void put(struct plan *p, uintptr_t at, uint32_t size, uintptr_t target)
+static void jump(struct text_patch *v, uintptr_t at, uint32_t size, uintptr_t target)
 {
-	struct text_patch *v = &p->caves[p->ncaves++];
 	uint32_t distance = (uint32_t)(target - (at + size));
 
 	v->at = at;
@@ -227,7 +232,7 @@ static uintptr_t way(struct plan *p, uintptr_t from, uintptr_t target, int hops)
 	if (n) {
 		*taken(p, rows[0]) =
 			(uint8_t)(at[0] + JMP_LONG - p->bias - table_row_start(p->t, rows[0]));
-		put(p, at[0], JMP_LONG, target);
+		jump(&p->caves[p->ncaves++], at[0], JMP_LONG, target);
 		return at[0];
 	}
 	n = hops > 1 ? caves_near(p, from, JMP_SHORT, 0, rows, at) : 0;
@@ -238,7 +243,7 @@ static uintptr_t way(struct plan *p, uintptr_t from, uintptr_t target, int hops)
 		*used = (uint8_t)(at[i] + JMP_SHORT - p->bias - table_row_start(p->t, rows[i]));
 		next = way(p, at[i] + JMP_SHORT, target, hops - 1);
 		if (next) {
-			put(p, at[i], JMP_SHORT, next);
+			jump(&p->caves[p->ncaves++], at[i], JMP_SHORT, next);
 			return at[i];
 		}
 		*used = before;
@@ -277,21 +282,110 @@ static uintptr_t near_page(uintptr_t start)
 	return 0;
 }
 
+// Where the stub says that the program goes on.
+static uintptr_t back(const struct site *s)
+{
+	return s->kind == SITE_ENQUEUE ? s->at : s->at + s->size;
+}
+
 // The slot of a site: the one that it had before, or a new one. NULL: there are no more.
 static struct site_slot *slot(const struct site *s)
 {
-	struct site_slot *all = site_slots + (s->call ? SITE_STUBS : 0);
-	uint32_t n = st.slots[s->call];
+	struct site_slot *all = site_slots + s->kind * SITE_STUBS;
+	uint32_t n = st.slots[s->kind];
 
 	for (uint32_t i = 0; i < n; i++)
-		if (all[i].back == s->at + 2)
+		if (all[i].back == back(s))
 			return &all[i];
 	if (n == SITE_STUBS)
 		return NULL;
-	st.slots[s->call]++;
-	all[n].back = s->at + 2;
-	all[n].far = 0;
+	st.slots[s->kind]++;
+	all[n].back = back(s);
+	all[n].far = all[n].copy = 0;
 	return &all[n];
+}
+
+// Room in the page near the module, which is made when it is needed. 0: there is none.
+static uintptr_t near_room(struct plan *p, uint32_t size)
+{
+	uintptr_t at;
+
+	if (!p->near)
+		p->near = near_page(p->m->start);
+	if (!p->near || !in_reach(p->near, p->m->end) || p->near_used + size > NEAR_SIZE)
+		return 0;
+	at = p->near + p->near_used;
+	p->near_used += size;
+	return at;
+}
+
+// Where in XCHG or XADD with memory, of n bytes, the distance is from itself to what it changes; 0: it has none. -1: it is something else.
+static int relative_at(const uint8_t *b, uint32_t n)
+{
+	uint32_t i = 0;
+
+	while (i < n && (b[i] == 0xf0 || b[i] == 0x66 || b[i] == 0x64 || b[i] == 0x65))
+		i++;
+	if (i < n && (b[i] & 0xf0) == 0x40)
+		i++;
+	if (i + 1 < n && b[i] == 0x0f && (b[i + 1] & 0xfe) == 0xc0)
+		i += 2;
+	else if (i < n && (b[i] & 0xfe) == 0x86)
+		i++;
+	else
+		return -1;
+	if (i >= n || b[i] >> 6 == 3)
+		return -1;
+	if ((b[i] & 0xc7) != 5)
+		return 0;
+	return i + 1 + sizeof(int32_t) == n ? (int)i + 1 : -1;
+}
+
+// What is to be at the address copy for the instruction of n bytes at s->at. False: it cannot be.
+static bool relocate(const struct site *s, const uint8_t *was, uintptr_t copy, uint8_t *ret)
+{
+	int relative = relative_at(was, s->size);
+	int32_t distance;
+	intptr_t d;
+
+	if (relative < 0)
+		return false;
+	memcpy(ret, was, s->size);
+	if (relative > 0) {
+		memcpy(&distance, was + relative, sizeof distance);
+		d = distance + (intptr_t)(s->at - copy);
+		distance = (int32_t)d;
+		if (distance != d)
+			return false;
+		memcpy(ret + relative, &distance, sizeof distance);
+	}
+	distance = (int32_t)(s->at - (copy + JMP_LONG)); // both begin s->size further on
+	ret[s->size] = 0xe9;
+	memcpy(ret + s->size + 1, &distance, sizeof distance);
+	return true;
+}
+
+// A copy of the instruction for slot: the one that there is, from a module that has come back, or a new one.
+static bool copy_site(struct plan *p, const struct site *s, struct site_slot *slot_)
+{
+	uint8_t was[16], is[COPY_SIZE], there[COPY_SIZE];
+	uint32_t size = s->size + JMP_LONG, used = p->near_used;
+	uintptr_t at = slot_->copy;
+
+	if (memory_read(s->at, was, s->size) < 0)
+		return false;
+	if (at && in_reach(at, p->m->start) && in_reach(at, p->m->end) &&
+	    relocate(s, was, at, is) && memory_read(at, there, size) == 0 &&
+	    memcmp(there, is, size) == 0)
+		return true;
+	at = near_room(p, COPY_SIZE);
+	if (!at || !relocate(s, was, at, is)) {
+		p->near_used = used;
+		return false;
+	}
+	memcpy((void *)at, is, size);
+	slot_->copy = at;
+	return true;
 }
 
 // Where a long jump near a site goes.
@@ -301,19 +395,16 @@ static uintptr_t entry(struct plan *p, const struct site *s)
 	struct site_slot *slot_ = slot(s);
 	uintptr_t stub, at;
 
-	if (!slot_)
+	if (!slot_ || (s->kind == SITE_ENQUEUE && !copy_site(p, s, slot_)))
 		return 0;
 	stub = (uintptr_t)slot_ - SITE_DISTANCE;
 	if (in_reach(stub, p->m->start) && in_reach(stub, p->m->end))
 		return stub;
 	if (slot_->far && in_reach(slot_->far, p->m->start) && in_reach(slot_->far, p->m->end))
 		return slot_->far;
-	if (!p->near)
-		p->near = near_page(p->m->start);
-	if (!p->near || !in_reach(p->near, p->m->end) || p->near_used + NEAR_ENTRY > NEAR_SIZE)
+	at = near_room(p, NEAR_ENTRY);
+	if (!at)
 		return 0;
-	at = p->near + p->near_used;
-	p->near_used += NEAR_ENTRY;
 	slot_->far = at;
 	memcpy((void *)at, jmp, sizeof jmp);
 	memcpy((void *)(at + sizeof jmp), &stub, sizeof stub);
@@ -339,30 +430,44 @@ static void sort(struct text_patch *v, uint32_t n)
 	}
 }
 
+// What was written to the page near the module from there on is no more, or will never be executable.
+static void forget_near(const struct plan *p, uint32_t from)
+{
+	uintptr_t lo = p->near + from;
+
+	for (uint32_t i = 0; p->near && i < SITE_KINDS * SITE_STUBS; i++) {
+		struct site_slot *s = &site_slots[i];
+
+		if (s->far - lo < NEAR_SIZE - from)
+			s->far = 0;
+		if (s->copy - lo < NEAR_SIZE - from)
+			s->copy = 0;
+	}
+}
+
 static void plan_site(struct plan *p, const struct site *s)
 {
 	static const uint8_t pause[] = {0xf3, 0x90}, call[] = {0x0f, 0x05};
-	struct text_patch *v = &p->jumps[p->njumps];
-	uint32_t slots = st.slots[s->call], near = p->near_used;
-	uint8_t now[2];
+	uint32_t slots = st.slots[s->kind], near = p->near_used, size = JMP_SHORT;
 	uintptr_t stub, at;
+	uint8_t now[2];
 
-	if (s->at / 4096 != (s->at + 1) / 4096 || memory_read(s->at, now, 2) < 0 ||
-	    memcmp(now, s->call ? call : pause, 2) != 0)
+	if (s->size >= JMP_LONG && s->at / 4096 == (s->at + JMP_LONG - 1) / 4096)
+		size = JMP_LONG; // no cave needed
+	if (s->at / 4096 != (s->at + size - 1) / 4096 || memory_read(s->at, now, 2) < 0 ||
+	    (s->kind == SITE_PAUSE && memcmp(now, pause, 2) != 0) ||
+	    (s->kind == SITE_SYSCALL && memcmp(now, call, 2) != 0))
 		return;
-	stub = entry(p, s);
-	at = stub ? way(p, s->at + 2, stub, HOPS) : 0;
+	at = stub = entry(p, s);
+	if (stub && size == JMP_SHORT)
+		at = way(p, s->at + JMP_SHORT, stub, HOPS);
 	if (!at) {
-		st.slots[s->call] = slots;
+		st.slots[s->kind] = slots;
+		forget_near(p, near);
 		p->near_used = near;
 		return;
 	}
-	v->at = s->at;
-	v->size = 2;
-	memcpy(v->was, now, 2);
-	v->is[0] = 0xeb;
-	v->is[1] = (uint8_t)(at - (s->at + 2));
-	p->njumps++;
+	jump(&p->jumps[p->njumps++], s->at, size, at);
 }
 
 // Once: the slots can be written, and children of forks know that they are.
@@ -380,14 +485,6 @@ static bool get_ready(void)
 	return true;
 }
 
-// The page near the module that was being written to is no more, or will never be executable.
-static void forget_near(const struct plan *p)
-{
-	for (uint32_t i = 0; p->near && i < 2 * SITE_STUBS; i++)
-		if (site_slots[i].far - p->near < NEAR_SIZE)
-			site_slots[i].far = 0;
-}
-
 // True: there is something to be written.
 static bool make_plan(struct plan *p)
 {
@@ -402,7 +499,7 @@ static bool make_plan(struct plan *p)
 		plan_site(p, &p->sites[i]);
 	// From here on it is never written to again.
 	if (p->near_used && sys3(SYS_mprotect, p->near, NEAR_SIZE, PROT_READ | PROT_EXEC) < 0) {
-		forget_near(p);
+		forget_near(p, 0);
 		st.refused = true;
 		p->njumps = 0;
 	}
@@ -434,12 +531,18 @@ static bool scan(struct plan *p)
 		uint64_t lo = table_row_start(t, p->row), hi = table_row_start(t, p->row + 1);
 		int32_t nr = row->flags & TABLE_SYSCALL ? t->syscalls[p->call++].nr : -1;
 
-		if (!(row->flags & (TABLE_PAUSE | TABLE_SYSCALL)) ||
+		if (!(row->flags & (TABLE_PAUSE | TABLE_SYSCALL | TABLE_ENQUEUE)) ||
 		    table_reason(row) != TABLE_SAFE)
 			continue;
-		// A PAUSE also where a lock is taken: who spins there has not got it.
+		// The others also where a lock is taken: who spins there, or gets in line, has not got it.
 		if (row->flags & TABLE_SYSCALL && row->flags & TABLE_CRITICAL)
 			continue;
+		if (row->flags & TABLE_ENQUEUE) {
+			if (hi - lo >= 2 && hi - lo <= 15 && p->n < PER_MODULE)
+				p->sites[p->n++] = (struct site){p->bias + lo, (uint8_t)(hi - lo),
+								 SITE_ENQUEUE};
+			continue;
+		}
 		if ((hi - lo) %
 		    2) // another mark begins inside an instruction: one of the two is wrong
 			continue;
@@ -448,7 +551,9 @@ static bool scan(struct plan *p)
 		     (nr >= 0 && (nr >= SITE_NUMBERS || !(site_gated[nr / 64] >> (nr % 64) & 1)))))
 			continue;
 		for (; lo < hi && p->n < PER_MODULE; lo += 2)
-			p->sites[p->n++] = (struct site){p->bias + lo, row->flags & TABLE_SYSCALL};
+			p->sites[p->n++] = (struct site){p->bias + lo, 2,
+							 row->flags & TABLE_SYSCALL ? SITE_SYSCALL
+										    : SITE_PAUSE};
 	}
 	return p->row == n;
 }
@@ -479,7 +584,7 @@ static bool is_back(struct mapped *m)
 	if (memory_read(m->site, now, 2) < 0)
 		return false; // not yet
 	m->sites_gen = modules_unloads();
-	return now[0] != 0xeb;
+	return now[0] != 0xeb && now[0] != 0xe9;
 }
 
 // A module to be rewritten, or false.
@@ -664,7 +769,7 @@ void sites_reset_in_child(void)
 	if (st.phase != CHOOSE && st.plan)
 		st.plan->m->sites = SITES_NEW;
 	if (st.plan) {
-		forget_near(st.plan); // the fork has come before it was executable
+		forget_near(st.plan, 0); // the fork has come before it was executable
 		st.plan->near = 0;
 	}
 	st.phase = CHOOSE;

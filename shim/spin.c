@@ -70,7 +70,7 @@ static void learn(const struct g *gp, bool in_vain)
 	struct spin_site *site = gp->spin_at;
 	int32_t v;
 
-	if (!site || gp->spin_sampled || !gp->spin_first)
+	if (!site || gp->spin_behind || !gp->spin_first)
 		return;
 	v = load_relaxed(&site->order) + (!in_vain ? 1 : gp->spin_patience == FIRST ? -4 : -1);
 	store_relaxed(&site->order, v < 0 ? 0 : v > SURE_MOST ? SURE_MOST : v); // a hint
@@ -120,7 +120,7 @@ static void give_way(struct g *gp, uintptr_t pc, int64_t since, struct g *owner,
 		gp->spun_ns = now - since;
 	}
 	gp->idle_ns = now - since;
-	gp->spin_sampled = sampled;
+	gp->spin_behind = sampled;
 	if (sampled)
 		gp->spin_yields = SPIN_LAST;
 	STAT(spin_yields);
@@ -140,6 +140,7 @@ static void give_way(struct g *gp, uintptr_t pc, int64_t since, struct g *owner,
 	gp->spin_at = site;
 	gp->spin_first = false;
 	gosched_spun(gp, owner);
+	convoy_lost(gp);
 	tls.spin_site = NULL;
 	gp->spin_patience =
 		gp->spin_first && site && load_relaxed(&site->order) >= SURE ? FIRST : AGAIN;
@@ -247,4 +248,5 @@ void spin_reset_in_child(void)
 	for (uint32_t i = 0; i < SITES; i++)
 		sites[i] = (struct spin_site){0};
 	seen = 0;
+	convoy_reset_in_child();
 }

@@ -7,7 +7,7 @@
 // Approach. A look in vain need not be repeated before something has happened: progress, that is a G that came to wait anew, or
 // one that did not spin and ran. So the one goes first that has waited for longest among those who have not looked since; if all have,
 // who looked longest ago. That one has each AGEth turn in any case, so everybody looks again whatever happens.
-// Who was found by a sample has only those: a look of it costs 0.15 ms.
+// Who was found by a sample has only those: a look of it costs 0.15 ms. So has who waits outside a line (convoy.c), or the line would not end.
 //
 // A lock of their own making may favour one of them: whose counters share the cache set of the lock word, say, wins it back from all
 // others (one of 64 threads had ten times the sections of each of the others). So who has had LEAD more of a P than those that wait, on average, comes behind
@@ -49,7 +49,7 @@ void spinq_put(struct spinq *q, struct g *gp)
 
 static bool may_gain(const struct spinq *q, const struct g *gp)
 {
-	return gp->spin_looked != q->progress && !gp->spin_sampled;
+	return gp->spin_looked != q->progress && !gp->spin_behind;
 }
 
 // The most virtual time that one may have to come in its turn: that of the others, on average, and LEAD.
@@ -80,7 +80,7 @@ static uint32_t ahead(const struct spinq *q, const struct g *gp)
 	uint32_t n = 0, k = 0;
 
 	for (const struct g *at = q->all.head; at && n < FAR; at = at->schedlink, n++)
-		k += at != gp && !at->spin_sampled && at->spin_since < gp->spin_since;
+		k += at != gp && !at->spin_behind && at->spin_since < gp->spin_since;
 	return k;
 }
 

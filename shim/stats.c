@@ -524,8 +524,9 @@ static void report_json(struct out *o, int64_t now)
 	    N(signals_sent), N(retakes_syscall), N(retakes_opaque));
 	out(o,
 	    "  \"handoffs\": %lu,\n  \"spin\": {\"yields\": %lu, \"saved_ns\": %lu, "
-	    "\"sites\": %lu, \"site_yields\": %lu, \"top\": [",
-	    N(handoffs), N(spin_yields), N(spin_saved_ns), N(spin_sites), N(spin_site_yields));
+	    "\"sites\": %lu, \"site_yields\": %lu, \"convoy_yields\": %lu, \"top\": [",
+	    N(handoffs), N(spin_yields), N(spin_saved_ns), N(spin_sites), N(spin_site_yields),
+	    N(convoy_yields));
 	json_top(o);
 	out(o, "},\n  \"lock_holder\": {\"deferred\": %lu, \"handed\": %lu, \"top\": [",
 	    N(lock_deferred), N(lock_handed));
@@ -626,8 +627,8 @@ static void report_text(struct out *o, int64_t now)
 	    N(refused_shim), N(refused_stack), N(refused_syscall));
 	out(o, "  retaken: %lu in system calls, %lu opaque; %lu runs on credit; %lu EINTR hidden\n",
 	    N(retakes_syscall), N(retakes_opaque), N(credit_runs), N(eintr_hidden));
-	out(o, "  spinning: %lu yields (%lu at %lu rewritten instructions), ", N(spin_yields),
-	    N(spin_site_yields), N(spin_sites));
+	out(o, "  spinning: %lu yields (%lu at %lu rewritten instructions), %lu before a line, ",
+	    N(spin_yields), N(spin_site_yields), N(spin_sites), N(convoy_yields));
 	out_time(o, N(spin_saved_ns));
 	out(o, " saved; lock holders: %lu deferred, %lu handed a P\n", N(lock_deferred),
 	    N(lock_handed));

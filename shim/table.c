@@ -13,7 +13,8 @@ enum {
 	MACHINE_X86_64 = 62,
 	SOURCE_ALL = TABLE_EH_FRAME | TABLE_DEBUG_FRAME | TABLE_DEBUG_LINE | TABLE_DEBUG_INFO |
 		     TABLE_DEBUG_SEPARATE | TABLE_DEBUG_ALT | TABLE_SYMTAB,
-	FLAGS_ALL = TABLE_CRITICAL | TABLE_SPIN | TABLE_SYSCALL | TABLE_PAUSE | TABLE_CAVE,
+	FLAGS_ALL = TABLE_CRITICAL | TABLE_SPIN | TABLE_SYSCALL | TABLE_PAUSE | TABLE_CAVE |
+		    TABLE_ENQUEUE,
 	MAX_INSTRUCTION = 15,
 	PAGE = 4096,
 };
@@ -96,7 +97,10 @@ static bool row_ok(const struct table_row *row)
 	// Never executed means that nobody is stopped there either.
 	if (row->flags & TABLE_CAVE && (row->flags & ~TABLE_CAVE || reason != TABLE_PADDING))
 		return false;
-	if (row->flags & TABLE_PAUSE && row->flags & TABLE_SYSCALL)
+	// They are different instructions.
+	if (!!(row->flags & TABLE_PAUSE) + !!(row->flags & TABLE_SYSCALL) +
+		    !!(row->flags & TABLE_ENQUEUE) >
+	    1)
 		return false;
 	if (reason == TABLE_SAFE && base != TABLE_CFA_RSP && base != TABLE_CFA_RBP)
 		return false;

@@ -18,7 +18,7 @@
 
 #define TABLE_MAGIC "preempt\1"
 enum {
-	TABLE_VERSION = 5,
+	TABLE_VERSION = 6,
 	TABLE_BLOCK = 4096, // bytes of text for each entry of the block index
 	TABLE_ID_MAX = 32,  // bytes of build-id that count
 	TABLE_HEAD_MAX = 4096,
@@ -68,6 +68,8 @@ enum {
 	TABLE_PAUSE =
 		8, // PAUSE instructions in a loop that waits, and nothing else, if its length is even
 	TABLE_CAVE = 16, // filling that is proven never to be executed: sites.c may write there
+	TABLE_ENQUEUE =
+		32, // XCHG or LOCK XADD by which a thread gets in line for a lock, if the row is as long
 };
 
 // The row of a PC says what is true just before the instruction at PC executes. The caller's rbp is at

@@ -174,18 +174,18 @@ struct g {
 	bool masked; // signals are blocked that the program did not block: ours, cancellation; owner only
 
 	// Spin waits (spin.c). Owner only, but for what its queue looks at meanwhile.
-	uintptr_t spin_pc;	   // where it waited last
-	int64_t spin_since;	   // when that wait began
-	int64_t spin_back;	   // when it got a P again after the last yield of it
-	int64_t spun_ns;	   // of what it has held its P for: nobody is charged for that
-	const void *tried;	   // what it tried to take last, in vain
-	uint32_t tries;		   // how often, without another one in between
-	int64_t tried_since;	   // since when in a loop
-	int64_t tried_at;	   // when it last had tried some times
-	bool suspect;		   // those who spin may wait for it: a very short slice
-	uint32_t spin_yields;	   // of that wait so far
-	uint32_t spin_looked;	   // spinq.c: how much progress there had been when it looked last
-	bool spin_sampled;	   // a sample found it waiting, last
+	uintptr_t spin_pc;    // where it waited last
+	int64_t spin_since;   // when that wait began
+	int64_t spin_back;    // when it got a P again after the last yield of it
+	int64_t spun_ns;      // of what it has held its P for: nobody is charged for that
+	const void *tried;    // what it tried to take last, in vain
+	uint32_t tries;	      // how often, without another one in between
+	int64_t tried_since;  // since when in a loop
+	int64_t tried_at;     // when it last had tried some times
+	bool suspect;	      // those who spin may wait for it: a very short slice
+	uint32_t spin_yields; // of that wait so far
+	uint32_t spin_looked; // spinq.c: how much progress there had been when it looked last
+	bool spin_behind;     // comes last: a sample found it waiting, or it waits outside a line
 	struct spin_site *spin_at; // the entry for spin_pc at its last yield, or NULL
 	bool spin_first;	   // spinq.c: it was about its turn when it was chosen last
 	uint16_t spin_patience;	   // PAUSEs in the same wait until it yields again
@@ -193,6 +193,11 @@ struct g {
 	uint8_t spin_futile; // of its waits lately, how many more did not end before it yielded than did
 	uint8_t spin_probes; // waits begun with little patience
 	int64_t idle_ns;     // as spun_ns, but charged or not
+	// convoy.c; owner only
+	uint16_t line;			  // that it got in last, from 1 on; 0: none
+	uint16_t line_lost;		  // that in which it lost its CPU since, or 0
+	uint8_t line_passed, line_lost_n; // not in the figures of line yet
+
 	uintptr_t spin_near; // where the last sample found it near a PAUSE, in code without a table
 	uintptr_t spin_asked; // a sample found it waiting there; the injected call yields
 	int64_t look_from;    // it has spun since then at the latest, as far as samples tell

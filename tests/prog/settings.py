@@ -149,7 +149,7 @@ KEYS = {
     "preempt": "requested cooperative async forced spared",
     "refused": "locks unsafe_pc no_table critical shim stack syscall",
     "retakes": "syscall opaque",
-    "spin": "yields saved_ns sites site_yields",
+    "spin": "yields saved_ns sites site_yields convoy_yields",
     "lock_holder": "deferred handed",
     "run_delay_ns": "count p50 p90 p99 max",
     "overshoot_ns": "count p50 p90 p99 max",

@@ -147,7 +147,7 @@ site_of_spin_cross:
 	movq	%r14, 104+state_out(%rip)
 	movq	%r15, 112+state_out(%rip)
 	.endm
-	.macro	step name, instruction
+	.macro	step name, instruction, before
 	begin	\name
 	pushq	%rbx
 	.cfi_adjust_cfa_offset 8
@@ -181,6 +181,8 @@ site_of_spin_cross:
 	.endr
 	loads
 	jmp	site_of_\name
+	\before
+	.nops	8
 	.nops	8
 	.globl	site_of_\name
 	.protected site_of_\name
@@ -247,6 +249,31 @@ behind_\name:
 	step	step_call, syscall
 	wall	wall11
 
+	// By which a thread gets in line, and the wait behind it, to which no way leads. One is too short for a long jump, and one says
+	// where its word is by the distance.
+	.macro	gets_in_line
+	xchgl	%edx, (%r12)
+	.byte	0xe3, waits_in_line - . - 1	// jrcxz
+	.endm
+	.macro	wait_in_line
+waits_in_line:
+	pause
+	jmp	waits_in_line
+	.endm
+	step	step_line, gets_in_line, wait_in_line
+	wall	wall16
+	.macro	takes_ticket
+	lock xaddl %edx, state_tickets(%rip)
+	.byte	0xe3, waits_its_turn - . - 1
+	.endm
+	.macro	wait_its_turn
+waits_its_turn:
+	pause
+	jmp	waits_its_turn
+	.endm
+	step	step_ticket, takes_ticket, wait_its_turn
+	wall	wall17
+
 	// Of the cave only bytes 47 to 54 are in reach.
 	.globl	cave_tail
 cave_tail:
@@ -294,8 +321,8 @@ behind_call_mentioned:
 
 	.data
 	.p2align 6
-	.globl	state_in, state_out, state_sp, state_damaged
-	.protected state_in, state_out, state_sp, state_damaged
+	.globl	state_in, state_out, state_sp, state_damaged, state_tickets
+	.protected state_in, state_out, state_sp, state_damaged, state_tickets
 state_in:
 	.zero	128
 state_out:
@@ -304,5 +331,8 @@ state_sp:
 	.quad	0
 state_damaged:
 	.byte	0
+	.p2align 2
+state_tickets:
+	.long	0
 
 	.section .note.GNU-stack, "", @progbits

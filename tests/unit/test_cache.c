@@ -19,7 +19,7 @@ AT(off_syscalls, 128);
 AT(nsyscalls, 140);
 AT(bytes, 144);
 AT(bytes_critical, 224);
-_Static_assert(sizeof(struct table_header) == 240 && TABLE_VERSION == 5, "header");
+_Static_assert(sizeof(struct table_header) == 240 && TABLE_VERSION == 6, "header");
 _Static_assert(offsetof(struct table_row, base_reason) == 6 && sizeof(struct table_row) == 8,
 	       "row");
 _Static_assert(sizeof(struct table_syscall) == 8 && TABLE_REASONS == 10, "system call, reasons");

@@ -115,11 +115,23 @@ START_TEST(spun_order)
 	ck_assert_ptr_eq(spinq_choose(&q, 0), c);
 	spinq_put(&q, a); // it begins to wait: it did something before
 	ck_assert_ptr_eq(spinq_choose(&q, 0), b);
-	b->spin_sampled = true;
+	b->spin_behind = true;
 	ck_assert_ptr_eq(spinq_choose(&q, 0), c);
-	b->spin_sampled = false;
+	b->spin_behind = false;
 	b->cpu = 1; // where another runs
 	ck_assert_ptr_eq(spinq_choose(&q, cpu_bit(1)), c);
+	// Who waits outside of the line (convoy.c) comes last, but has done something: those in it look again.
+	b->cpu = 0;
+	gqueue_take(&q.all, b);
+	gqueue_take(&q.all, c);
+	spinq_put(&q, b);
+	c->spin_behind = true;
+	c->spin_yields = 0;
+	spinq_put(&q, c);
+	ck_assert_ptr_eq(spinq_choose(&q, 0), a);
+	gqueue_take(&q.all, a);
+	ck_assert_ptr_eq(spinq_choose(&q, 0), b);
+	spinq_put(&q, a);
 	// In any case, now and then: the first in the list.
 	spinq_progress(&q);
 	for (int i = 0; i < 16; i++)

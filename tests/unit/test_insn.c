@@ -217,6 +217,85 @@ START_TEST(spin_no)
 }
 END_TEST
 
+// --- Getting in line. The instruction in question is at NAME_in.
+SNIPPET(l_ticket,
+	"mov $1, %eax\nl_ticket_in: lock xadd %eax, (%rdi)\nl_ticket_behind: jmp 2f\n1: pause\n"
+	"2: cmp 4(%rdi), %eax\n jne 1b\n incl (%rsi)\n incl 4(%rdi)\n ret");
+SNIPPET(l_mcs, "movq $0, (%rsi)\nl_mcs_in: xchg %rsi, (%rdi)\nl_mcs_behind: test %rsi, %rsi\n je "
+	       "2f\n mov %rdx, (%rsi)\n"
+	       "1: mov 8(%rdx), %eax\n test %eax, %eax\n je 2f\n pause\n jmp 1b\n2: ret");
+SNIPPET(l_loop, "1: mov $1, %eax\nl_loop_in: lock xadd %eax, l_loop(%rip)\nl_loop_behind: jmp "
+		"3f\n2: pause\n"
+		"3: cmp (%rsi), %eax\n jne 2b\n movl $0, (%rsi)\n dec %ecx\n jnz 1b\n ret");
+// No line: a try that is repeated, a wait without PAUSE or behind a call, what may fail.
+SNIPPET(x_tas,
+	"1: mov $1, %eax\n xchg %eax, (%rdi)\n test %eax, %eax\n jz 2f\n pause\n jmp 1b\n2: ret");
+SNIPPET(x_ttas, "1: mov $1, %eax\n xchg %al, (%rdi)\n test %al, %al\n jz 3f\n jmp 2f\n4: pause\n"
+		"2: mov (%rdi), %al\n test %al, %al\n jnz 4b\n jmp 1b\n3: ret");
+SNIPPET(x_plain, "lock xadd %eax, (%rdi)\n1: cmp 4(%rdi), %eax\n jne 1b\n ret");
+SNIPPET(x_call, "lock xadd %eax, (%rdi)\n call 2f\n2: pop %rcx\n1: pause\n cmp 4(%rdi), %eax\n jne "
+		"1b\n ret");
+SNIPPET(x_cas, "lock cmpxchg %rsi, (%rdi)\n je 2f\n1: pause\n cmpl $0, (%rdx)\n je 1b\n2: ret");
+SNIPPET(x_unlocked, "xadd %eax, (%rdi)\n1: pause\n cmp 4(%rdi), %eax\n jne 1b\n ret");
+SNIPPET(x_far,
+	"lock xadd %eax, (%rdi)\n .fill 41, 1, 0x90\n1: pause\n cmp 4(%rdi), %eax\n jne 1b\n ret");
+SNIPPET(x_two,
+	"lock xadd %eax, (%rdi)\n lock xadd %eax, (%rsi)\nx_two_behind: pause\n jmp x_two_behind");
+// The prefix is jumped over, as where there is one thread only.
+SNIPPET(x_inside, "test %ecx, %ecx\n jz 2f\n lock\n2: xadd %eax, (%rdi)\n1: pause\n cmp 4(%rdi), "
+		  "%eax\n jne 1b\n ret");
+LABEL(x_two_behind);
+LABEL(l_ticket_in);
+LABEL(l_ticket_behind);
+LABEL(l_mcs_in);
+LABEL(l_mcs_behind);
+LABEL(l_loop_in);
+LABEL(l_loop_behind);
+
+START_TEST(line_yes)
+{
+#define LINE(name)                                                                                 \
+	{                                                                                          \
+		name, name##_end, name##_in, name##_behind                                         \
+	}
+	static const struct {
+		const uint8_t *lo, *hi, *in, *behind;
+	} cases[] = {LINE(l_ticket), LINE(l_mcs), LINE(l_loop)};
+
+	for (unsigned i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+		teardown();
+		setup();
+		row(cases[i].lo, cases[i].hi, TABLE_CFA_NONE, 0, 0);
+		scan(cases[i].lo, cases[i].hi);
+		ck_assert_uint_eq(count_marks(&marks, MARK_ENQUEUE), 1);
+		ck_assert(marked(&marks, MARK_ENQUEUE, at(cases[i].in), at(cases[i].behind), ANY));
+	}
+}
+END_TEST
+
+START_TEST(line_no)
+{
+	static const struct spin_case cases[] = {CASE(x_tas),  CASE(x_ttas),  CASE(x_plain),
+						 CASE(x_call), CASE(x_cas),   CASE(x_unlocked),
+						 CASE(x_far),  CASE(x_inside)};
+	const struct spin_case *c = &cases[_i];
+
+	row(c->lo, c->hi, TABLE_CFA_NONE, 0, 0);
+	scan(c->lo, c->hi);
+	ck_assert_msg(marked_bytes(&marks, MARK_ENQUEUE, at(c->lo), at(c->hi)) == 0, "%s", c->name);
+}
+END_TEST
+
+// Of two in a row the one counts that is next to the wait: with the first a thread is in no line yet, for all we know.
+START_TEST(line_last)
+{
+	row(x_two, x_two_end, TABLE_CFA_NONE, 0, 0);
+	scan(x_two, x_two_end);
+	ck_assert_uint_eq(count_marks(&marks, MARK_ENQUEUE), 1);
+	ck_assert(marked(&marks, MARK_ENQUEUE, at(x_two_behind) - 4, at(x_two_behind), ANY));
+}
+END_TEST
+
 // --- Stack depth.
 
 SNIPPET(frame,
@@ -581,6 +660,9 @@ static void add(TCase *tc)
 	tcase_add_checked_fixture(tc, setup, teardown);
 	tcase_add_loop_test(tc, spin_yes, 0, 25);
 	tcase_add_loop_test(tc, spin_no, 0, 35);
+	tcase_add_test(tc, line_yes);
+	tcase_add_loop_test(tc, line_no, 0, 8);
+	tcase_add_test(tc, line_last);
 	tcase_add_test(tc, stack_exact);
 	tcase_add_test(tc, stack_late);
 	tcase_add_test(tc, stack_no_epilogue);

@@ -15,7 +15,7 @@
 #include "clock.h"
 #include "sites.h"
 
-enum { RCX = 2, RAX = 0, R11 = 10, NREGS = 15, FLAGS = 15 };
+enum { RCX = 2, RAX = 0, RDX = 1, R11 = 10, R12 = 11, NREGS = 15, FLAGS = 15 };
 
 static struct g self;
 
@@ -56,7 +56,9 @@ START_TEST(chosen)
 	ck_assert_mem_eq(site("call_mentioned"), "\x0f\x05", 2);
 	ck_assert(rewritten("spin_differs"));
 	ck_assert(rewritten("spin_tail"));
-	ck_assert_uint_eq(stats.spin_sites, 8);
+	ck_assert(rewritten("step_line"));
+	ck_assert_uint_eq(site("step_ticket")[0], 0xe9); // straight to the stub: it has eight bytes
+	ck_assert_uint_eq(stats.spin_sites, 12);	 // with the waits of these two
 	// The first jump of the chain is a short one, too.
 	ck_assert_uint_eq(site("spin_chain")[2 + (int8_t)site("spin_chain")[1]], 0xeb);
 	for (int i = 0; i < 2; i++) { // without demand, and with
@@ -250,6 +252,8 @@ START_TEST(cave_tail_in_use)
 }
 END_TEST
 
+static void line_kept(void);
+
 // dlclose and dlopen at the same place: rewritten again, with the stubs it had.
 START_TEST(unloaded)
 {
@@ -257,6 +261,7 @@ START_TEST(unloaded)
 	const struct site_slot *slots = site_slots;
 	uintptr_t third;
 
+	line_kept();
 	rewrite();
 	ck_assert(rewritten("spin_plain"));
 	third = slots[2].back;
@@ -277,7 +282,9 @@ START_TEST(unloaded)
 		ck_assert(rewritten("spin_plain"));
 		call("spin_plain", 10);
 		ck_assert_uint_eq(slots[2].back, third);
-		ck_assert_uint_eq(slots[8].back, 0);
+		line_kept();
+		ck_assert_uint_eq(slots[10].back, 0);
+		ck_assert_uint_eq(slots[SITE_ENQUEUE * SITE_STUBS + 2].back, 0);
 	}
 }
 END_TEST
@@ -382,7 +389,33 @@ static void fill(long nr)
 		in[RAX] = (uint64_t)nr;
 		in[4] = in[5] = in[1] = 0; // rsi, rdi, rdx: a futex call that fails
 	}
+	in[R12] = (uint64_t)&word;
 	in[FLAGS] = 0x8d7; // carry, parity, adjust, zero, sign, overflow; direction is 0x400
+}
+
+// The instructions by which threads get in line do what they did, and so does the next module at the same place.
+static void line_kept(void)
+{
+	static const char *const names[] = {"step_line", "step_ticket"};
+	static uint64_t expected[2][16];
+	bool first = !rewritten("step_line");
+
+	for (int i = 0; i < 2; i++) {
+		uint32_t *changed = i ? symbol("state_tickets") : &word;
+
+		fill(-1);
+		*changed = 0x80000001;
+		in[RDX] = 0x7fffffff;
+		call(names[i], 0);
+		ck_assert_uint_eq(*changed, i ? 0 : 0x7fffffff);
+		ck_assert_uint_eq(out[RDX], 0x80000001);
+		ck_assert_uint_eq(*(uint8_t *)symbol("state_damaged"), 0);
+		if (first)
+			memcpy(expected[i], out, sizeof expected[i]);
+		for (int k = 0; k < 16; k++)
+			ck_assert_msg(out[k] == expected[i][k], "%s: register %d: %lx", names[i], k,
+				      out[k]);
+	}
 }
 
 static void compare(bool is_call, uint64_t result)
@@ -431,6 +464,36 @@ START_TEST(kept)
 			}
 		}
 	}
+}
+END_TEST
+
+START_TEST(in_line)
+{
+	line_kept();
+	rewrite();
+	ck_assert(rewritten("step_line"));
+	for (int g = 0; g < 2; g++) {
+		tls.g = NULL;
+		if (g)
+			become();
+		for (int demand = 0; demand < 2; demand++) {
+			sched.demand = demand;
+			line_kept();
+		}
+	}
+	// With a P it is counted; when its slice is over, it lets others run before it gets in line.
+	holds_p();
+	line_kept();
+	ck_assert_uint_eq(self.line_passed, 1);
+	self.preempt = true;
+	line_kept();
+	ck_assert(!self.preempt);
+	ck_assert_uint_eq(stats.preempt_cooperative, 1);
+	self.preempt = true;
+	self.locks = 1;
+	line_kept();
+	ck_assert(self.preempt);
+	ck_assert_uint_eq(stats.convoy_yields, 0);
 }
 END_TEST
 
@@ -516,6 +579,8 @@ START_TEST(unwound)
 		step_through("step_call", SYS_getppid);
 		compare(true, (uint64_t)getppid());
 		step_through("step_call", SYS_futex);
+		step_through("step_line", -1);
+		step_through("step_ticket", -1);
 	}
 }
 END_TEST
@@ -540,6 +605,8 @@ START_TEST(stack_needed)
 	ck_assert_uint_le(walk.most - walk.least, most);
 	step_through("step_call", SYS_futex);
 	ck_assert_uint_le(walk.most - walk.least, most);
+	step_through("step_ticket", -1);
+	ck_assert_uint_le(walk.most - walk.least, most);
 }
 END_TEST
 
@@ -562,6 +629,7 @@ static void add(TCase *tc)
 	tcase_add_test(tc, killed);
 	tcase_add_test(tc, unloading);
 	tcase_add_test(tc, kept);
+	tcase_add_test(tc, in_line);
 	tcase_add_test(tc, unwound);
 	tcase_add_test(tc, stack_needed);
 }

@@ -144,6 +144,7 @@ START_TEST(header)
 	REFUSED(f->rows[0].flags = TABLE_CAVE); // and a safe point
 	REFUSED(f->rows[3].flags = TABLE_CAVE | TABLE_SPIN);
 	REFUSED(f->rows[1].flags |= TABLE_PAUSE);
+	REFUSED(f->rows[1].flags |= TABLE_ENQUEUE);
 	REFUSED(f->h.magic[7] = 2);
 	REFUSED(f->h.version++);
 	REFUSED(f->h.header_size += 8);

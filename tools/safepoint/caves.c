@@ -130,13 +130,15 @@ void caves_entered(struct marks *marks, const struct code_facts *facts)
 	for (size_t i = 0; i < marks->n; i++) {
 		struct mark *m = &marks->v[i];
 		size_t lo = 0, hi = n;
+		uint64_t first; // that must not be led to
 
-		if (m->kind != MARK_CAVE)
+		if (m->kind != MARK_CAVE && m->kind != MARK_ENQUEUE)
 			continue;
+		first = m->lo + (m->kind == MARK_ENQUEUE);
 		while (jumps && lo < hi) {
 			size_t mid = lo + (hi - lo) / 2;
 
-			if (jumps[mid] < m->lo)
+			if (jumps[mid] < first)
 				lo = mid + 1;
 			else
 				hi = mid;

@@ -18,7 +18,8 @@ static void forget_waits(struct marks *marks)
 	for (size_t i = 0; i < marks->n; i++) {
 		uint8_t kind = marks->v[i].kind;
 
-		if (kind != MARK_SPIN && kind != MARK_PAUSE && kind != MARK_SYSCALL)
+		if (kind != MARK_SPIN && kind != MARK_PAUSE && kind != MARK_ENQUEUE &&
+		    kind != MARK_SYSCALL)
 			marks->v[n++] = marks->v[i];
 	}
 	marks->n = n;

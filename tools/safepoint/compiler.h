@@ -7,6 +7,7 @@
 //   insn.c      one pass over the instructions: stack depth against CFI, spin loops, syscalls, calls  (Zydis)
 //   stack.c     the stack depth part of it
 //   spinloop.c  the spin loop part of it
+//   enqueue.c   where threads get in line for a lock
 //   caves.c     filling that is never executed
 //   critical.c  which functions are critical: names, lock instructions in libc, tail calls
 //   debuginfo.c inlined instances of critical functions                                 (libdwarf)
@@ -103,6 +104,7 @@ enum mark_kind {
 	MARK_UNSAFE,  // value: enum table_reason
 	MARK_PAUSE,   // the range is the instruction
 	MARK_CAVE,    // filling, never executed
+	MARK_ENQUEUE, // the range is the instruction
 };
 struct mark {
 	uint64_t lo, hi;

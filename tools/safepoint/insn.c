@@ -13,6 +13,7 @@
 //   system calls              the number is that of the last `mov $n, %eax` or `xor %eax, %eax` before, perhaps by way of another
 //                             register, if nothing between them writes it, or jumps away, or is jumped to
 //   lock instructions, jumps out of the function: for critical.c
+//   places in line            where threads get in line for a lock (enqueue.c)
 //   caves                     filling that nobody executes (caves.c)
 // A function that does not decode to its end, or in which a CFI row begins inside an instruction, is TABLE_MISMATCH as a
 // whole: one of the two is not what it seems. No further facts are taken from it.
@@ -396,7 +397,7 @@ static int scan_unit(struct scan *sc, const struct unit *u)
 	struct number numbers[16] = {0};
 	enum flow flow = FLOW_NEXT;
 	uint64_t target;
-	bool ok = true;
+	bool ok = true, waits;
 	int r;
 
 	if (sc->facts->njumps > UINT32_MAX - (u->hi - u->lo))
@@ -475,7 +476,11 @@ static int scan_unit(struct scan *sc, const struct unit *u)
 		}
 		if (sc->nsites > first_site)
 			site_jumps(sc, u, first_site);
-		r = caves(sc, u, sc->nsites > first_site || has_pause(sc->marks, first_mark));
+		waits = has_pause(sc->marks, first_mark);
+		r = waits ? enqueue_marks(&sc->dec, u, sc->marks, first_mark) : 0;
+		if (r < 0)
+			return r;
+		r = caves(sc, u, sc->nsites > first_site || waits);
 		if (r < 0)
 			return r;
 	}

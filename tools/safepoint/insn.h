@@ -1,4 +1,4 @@
-// insn.h: what insn.c, stack.c and spinloop.c share: one decoded instruction, one function.
+// insn.h: what insn.c, stack.c, spinloop.c, enqueue.c and caves.c share: one decoded instruction, one function.
 
 #pragma once
 
@@ -120,11 +120,17 @@ enum { SPIN_MAX = 96 }; // bytes of a loop
 int spin_loop(const struct decoders *dec, const struct unit *u, uint64_t top, uint64_t last_pc,
 	      uint64_t end, struct marks *marks);
 
+// --- enqueue.c ----------------------------------------------------------------------------------
+// Marks where threads get in line, in u, whose own marks are those from first on. 0 or -errno.
+int enqueue_marks(const struct decoders *dec, const struct unit *u, struct marks *marks,
+		  size_t first);
+
 // --- caves.c ------------------------------------------------------------------------------------
 bool only_filler(const uint8_t *bytes, size_t n); // and something
 int caves_inside(const struct decoders *dec, const struct unit *u,
 		 struct marks *marks); // 0 or -errno
-// Takes back those that a jump from another function leads to, or whose address is taken anywhere.
+// Takes back those that a jump from another function leads to, or whose address is taken anywhere; likewise
+// what enqueue.c has found, if it is led into.
 void caves_entered(struct marks *marks, const struct code_facts *facts);
 
 const struct cfi_row *unit_row(const struct unit *u, uint64_t addr); // or NULL

@@ -89,7 +89,7 @@ struct build {
 	struct table_row *rows;
 	size_t nrows, cap;
 
-	uint32_t open[TABLE_REASONS], critical, spin, pause,
+	uint32_t open[TABLE_REASONS], critical, spin, pause, enqueue,
 		cave; // marks open at the sweep's place
 };
 
@@ -143,11 +143,12 @@ static int sort_marks(struct build *b, const struct marks *marks)
 
 static void apply(struct build *b, const struct edge *e)
 {
-	uint32_t *counter = e->kind == MARK_CRITICAL ? &b->critical
-			    : e->kind == MARK_SPIN   ? &b->spin
-			    : e->kind == MARK_PAUSE  ? &b->pause
-			    : e->kind == MARK_CAVE   ? &b->cave
-						     : &b->open[e->reason];
+	uint32_t *counter = e->kind == MARK_CRITICAL  ? &b->critical
+			    : e->kind == MARK_SPIN    ? &b->spin
+			    : e->kind == MARK_PAUSE   ? &b->pause
+			    : e->kind == MARK_ENQUEUE ? &b->enqueue
+			    : e->kind == MARK_CAVE    ? &b->cave
+						      : &b->open[e->reason];
 
 	*counter += (uint32_t)(int32_t)e->step;
 }
@@ -225,7 +226,9 @@ static struct table_row make_row(const struct build *b, const struct section *s,
 	}
 	row.base_reason = (uint8_t)(base | reason << 4);
 	row.flags = (uint8_t)((b->critical ? TABLE_CRITICAL : 0) | (b->spin ? TABLE_SPIN : 0) |
-			      (b->pause ? TABLE_PAUSE : 0));
+			      (b->pause	    ? TABLE_PAUSE
+			       : b->enqueue ? TABLE_ENQUEUE
+					    : 0));
 	return row;
 }
 
@@ -271,7 +274,8 @@ static int sweep(struct build *b)
 		out = make_row(b, in, row,
 			       in && !row && pos < padding ? TABLE_PADDING : TABLE_NO_CFI);
 		if (call < b->ncalls && b->calls[call].pc == pos - b->base) {
-			out.flags = (uint8_t)((out.flags & ~(TABLE_PAUSE | TABLE_CAVE)) |
+			out.flags = (uint8_t)((out.flags &
+					       ~(TABLE_PAUSE | TABLE_CAVE | TABLE_ENQUEUE)) |
 					      TABLE_SYSCALL);
 			stop = pos + b->calls[call++].len;
 		} else if (call < b->ncalls && b->calls[call].pc < stop - b->base) {

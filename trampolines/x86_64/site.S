@@ -1,8 +1,9 @@
-// site.S: what is executed instead of a PAUSE or a `syscall` instruction that was rewritten (shim/sites.c).
+// site.S: what is executed instead of a PAUSE or a `syscall` instruction, or before one by which a thread gets in line, where that was rewritten (shim/sites.c).
 //
 // The stub is jumped to with all registers and the stack as the instruction found them. It steps over the red zone and calls
 // what all stubs of its kind share; so a return address of ours is on the stack, and below it all is ordinary. Nothing
-// of the program's is changed: PAUSE changes no register and no flag, `syscall` rax, rcx and r11.
+// of the program's is changed: PAUSE changes no register and no flag, `syscall` rax, rcx and r11. The third kind goes on at a copy of its
+// instruction.
 //
 // For unwinders a stub is a signal frame whose caller goes on at the address in its slot, which lies SITE_DISTANCE behind
 // it: DW_OP_breg16 is the stub's own PC. That holds at every instruction; a test single-steps it.
@@ -13,8 +14,18 @@
 
 	.hidden	sched
 	.hidden	site_waits
+	.hidden	site_enqueues
 	.hidden	site_call
 	.hidden	site_gated
+
+// The CFI of a stub: DW_CFA_expression rip: DW_OP_breg16 0; const1s -SITE_STUB; and; plus_uconst SITE_DISTANCE
+	.macro	STUB_CFI
+	.cfi_startproc
+	.cfi_signal_frame
+	.cfi_def_cfa %rsp, 0
+	.cfi_escape 0x10, 16, 9, 0x80, 0, 0x09, 0x100 - SITE_STUB, 0x1a, 0x23, \
+		0x80 | (SITE_DISTANCE & 0x7f), 0x80 | ((SITE_DISTANCE >> 7) & 0x7f), SITE_DISTANCE >> 14
+	.endm
 
 	.section .text.sites, "ax", @progbits
 	.p2align 12
@@ -22,11 +33,7 @@
 	.hidden	site_pause_stubs
 	.type	site_pause_stubs, @function
 site_pause_stubs:
-	.cfi_startproc
-	.cfi_signal_frame
-	.cfi_def_cfa %rsp, 0
-	// DW_CFA_expression rip: DW_OP_breg16 0; const1s -SITE_STUB; and; plus_uconst SITE_DISTANCE
-	.cfi_escape 0x10, 16, 9, 0x80, 0, 0x09, 0x100 - SITE_STUB, 0x1a, 0x23, 0x80, 0x80, SITE_DISTANCE >> 14
+	STUB_CFI
 	.rept	SITE_STUBS
 	.p2align 5
 0:	leaq	-SITE_RED_ZONE(%rsp), %rsp
@@ -40,14 +47,9 @@ site_pause_stubs:
 	.cfi_endproc
 	.size	site_pause_stubs, . - site_pause_stubs
 
-	.globl	site_syscall_stubs
-	.hidden	site_syscall_stubs
 	.type	site_syscall_stubs, @function
 site_syscall_stubs:
-	.cfi_startproc
-	.cfi_signal_frame
-	.cfi_def_cfa %rsp, 0
-	.cfi_escape 0x10, 16, 9, 0x80, 0, 0x09, 0x100 - SITE_STUB, 0x1a, 0x23, 0x80, 0x80, SITE_DISTANCE >> 14
+	STUB_CFI
 	.rept	SITE_STUBS
 	.p2align 5
 0:	leaq	-SITE_RED_ZONE(%rsp), %rsp
@@ -64,27 +66,45 @@ site_syscall_stubs:
 	.cfi_endproc
 	.size	site_syscall_stubs, . - site_syscall_stubs
 
+	.type	site_enqueue_stubs, @function
+site_enqueue_stubs:
+	STUB_CFI
+	.rept	SITE_STUBS
+	.p2align 5
+0:	leaq	-SITE_RED_ZONE(%rsp), %rsp
+	.cfi_def_cfa_offset SITE_RED_ZONE
+	call	site_enqueue
+	leaq	SITE_RED_ZONE(%rsp), %rsp
+	.cfi_def_cfa_offset 0
+	jmp	*0b + SITE_DISTANCE + SITE_COPY_OFFSET(%rip)
+	.p2align 5
+	.endr
+	.cfi_endproc
+	.size	site_enqueue_stubs, . - site_enqueue_stubs
+
 	// Whole pages, which become data.
 	.p2align 12
 	.globl	site_slots
 	.hidden	site_slots
 	.type	site_slots, @object
 site_slots:
-	.zero	2 * SITE_STUBS * SITE_STUB
+	.zero	SITE_DISTANCE
 	.size	site_slots, . - site_slots
 	.p2align 12
 	.org	site_pause_stubs + 2 * SITE_DISTANCE	// an error if the slots are not where they should be
 
 	.text
-// Without demand a PAUSE is a PAUSE. No flag is changed here: jrcxz looks at none.
-	.type	site_pause, @function
+// Without demand a PAUSE is a PAUSE, and who gets in line does. No flag is changed here: jrcxz looks at none.
+// name: what the stubs call; function: what is called with demand, with where the stub goes on; last: what is executed in any case.
+	.macro	HOOK name, function, last
+	.type	\name, @function
 	.p2align 4
-site_pause:
+\name:
 	.cfi_startproc
 	pushq	%rcx
 	.cfi_adjust_cfa_offset 8
 	.cfi_offset %rcx, -16
-	movl	sched + SITE_DEMAND_OFFSET(%rip), %ecx	// a hint; site_waits looks at it as it should
+	movl	sched + SITE_DEMAND_OFFSET(%rip), %ecx	// a hint; \function looks at it as it should
 	jrcxz	1f
 	pushfq
 	.cfi_adjust_cfa_offset 8
@@ -120,7 +140,7 @@ site_pause:
 	movq	88(%rbp), %rdi			// where the stub goes on
 	andq	$-16, %rsp
 	cld					// as C code expects
-	call	site_waits
+	call	\function
 	movq	%rbp, %rsp
 	.cfi_def_cfa_register %rsp
 	popq	%rbp
@@ -152,13 +172,17 @@ site_pause:
 	.cfi_restore %rax
 	popfq
 	.cfi_adjust_cfa_offset -8
-1:	pause
+1:	\last
 	popq	%rcx
 	.cfi_adjust_cfa_offset -8
 	.cfi_restore %rcx
 	ret
 	.cfi_endproc
-	.size	site_pause, . - site_pause
+	.size	\name, . - \name
+	.endm
+
+	HOOK	site_pause, site_waits, pause
+	HOOK	site_enqueue, site_enqueues
 
 // rcx and r11 are the instruction's to change: r11 keeps the flags, as it does with the instruction itself.
 	.type	site_syscall, @function

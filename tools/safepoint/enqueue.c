@@ -1,0 +1,172 @@
+// enqueue.c: the instruction by which a thread gets in line for a lock that is had in turn.
+//
+// Problem. Tickets, MCS and CLH locks are had in the order in which threads came. Whoever loses its CPU in line stops all
+// behind it, so a thread in line is to be stopped just before it gets in line once more. Where is that?
+//
+// Approach. The place in line is taken by one instruction that cannot fail, XCHG with memory or LOCK XADD; a wait with PAUSE follows it. So an
+// instruction counts if
+//   - a PAUSE of a loop that waits is reached from it, within NEAR instructions, without a call or another instruction of its kind;
+//   - it is not reached from that PAUSE without a store or a call: then it is a try that is repeated, as of a test-and-set lock, where
+//     nobody has a place in line;
+//   - no jump leads into it (from elsewhere: caves_entered).
+// The arrival at a barrier may look the same. Which it is turns out when it runs (shim/convoy.c); for who is stopped there for no reason, it is a place as
+// good as any.
+//
+// Not counted: LOCK CMPXCHG. It is how such locks are let go of.
+
+#include "insn.h"
+
+enum {
+	NEAR = 40,  // instructions from getting in line to the PAUSE, on all paths
+	ROUND = 64, // and from the PAUSE to whatever ends the search
+	TRIES = 16, // bytes of a function for each instruction looked at
+};
+
+static bool has_lock(const struct insn *in)
+{
+	for (unsigned i = 0; i < in->d.raw.prefix_count; i++)
+		if (in->d.raw.prefixes[i].value == 0xf0)
+			return true;
+	return false;
+}
+
+static bool enqueues(const struct insn *in)
+{
+	uint8_t op = in->d.opcode;
+
+	if (in->d.raw.modrm.mod == 3)
+		return false;
+	if (insn_one_byte(in))
+		return op == 0x86 || op == 0x87;
+	return insn_0f(in) && (op == 0xc0 || op == 0xc1) && has_lock(in);
+}
+
+static bool stores(const struct decoders *dec, const struct insn *in)
+{
+	ZydisDecodedOperand ops[ZYDIS_MAX_OPERAND_COUNT];
+	ZydisDecodedInstruction d;
+
+	if (ZYAN_FAILED(ZydisDecoderDecodeFull(&dec->full, in->bytes, in->next - in->pc, &d, ops)))
+		return true;
+	for (unsigned i = 0; i < d.operand_count; i++)
+		if (ops[i].type == ZYDIS_OPERAND_TYPE_MEMORY &&
+		    ops[i].actions & ZYDIS_OPERAND_ACTION_MASK_WRITE)
+			return true;
+	return false;
+}
+
+// Instructions to be looked at, and those that have been.
+struct search {
+	uint64_t pc[ROUND];
+	unsigned n, done;
+};
+
+static void add(struct search *s, const struct unit *u, unsigned most, uint64_t pc)
+{
+	if (pc < u->lo || pc >= u->hi || s->n == most)
+		return;
+	for (unsigned i = 0; i < s->n; i++)
+		if (s->pc[i] == pc)
+			return;
+	s->pc[s->n++] = pc;
+}
+
+static void follow(struct search *s, const struct unit *u, unsigned most, const struct insn *in)
+{
+	uint64_t target;
+	enum flow flow = insn_flow(in, &target);
+
+	if (flow == FLOW_NEXT || flow == FLOW_COND)
+		add(s, u, most, in->next);
+	if (flow == FLOW_COND || flow == FLOW_JUMP)
+		add(s, u, most, target);
+}
+
+static bool is_pause(const struct marks *marks, size_t first, uint64_t pc)
+{
+	for (size_t i = first; i < marks->n; i++)
+		if (marks->v[i].kind == MARK_PAUSE && marks->v[i].lo == pc)
+			return true;
+	return false;
+}
+
+// The PAUSE that is reached from behind in, or 0.
+static uint64_t leads_to_pause(const struct decoders *dec, const struct unit *u,
+			       const struct insn *in, const struct marks *marks, size_t first)
+{
+	struct search s = {.n = 0};
+	struct insn at;
+
+	add(&s, u, NEAR, in->next);
+	while (s.done < s.n) {
+		uint64_t pc = s.pc[s.done++];
+
+		if (is_pause(marks, first, pc))
+			return pc;
+		if (insn_decode(dec, u, pc, &at) && !enqueues(&at))
+			follow(&s, u, NEAR, &at);
+	}
+	return 0;
+}
+
+// Is pc reached from the PAUSE with nothing done in between?
+static bool is_retried(const struct decoders *dec, const struct unit *u, uint64_t pause,
+		       uint64_t pc)
+{
+	struct search s = {.n = 0};
+	struct insn at;
+
+	add(&s, u, ROUND, pause);
+	while (s.done < s.n) {
+		uint64_t here = s.pc[s.done++];
+
+		if (here == pc)
+			return true;
+		if (insn_decode(dec, u, here, &at) && !stores(dec, &at))
+			follow(&s, u, ROUND, &at);
+	}
+	return false;
+}
+
+// Take back those of marks->v[first..] that a jump of u leads into.
+static void not_jumped_into(const struct decoders *dec, const struct unit *u, struct marks *marks,
+			    size_t first)
+{
+	struct insn in;
+	uint64_t target;
+
+	for (uint64_t pc = u->lo; pc < u->hi && insn_decode(dec, u, pc, &in); pc = in.next) {
+		insn_flow(&in, &target);
+		for (size_t i = first; target && i < marks->n; i++)
+			if (target > marks->v[i].lo && target < marks->v[i].hi)
+				marks->v[i].hi = marks->v[i].lo; // empty: no mark
+	}
+}
+
+int enqueue_marks(const struct decoders *dec, const struct unit *u, struct marks *marks,
+		  size_t first)
+{
+	uint64_t tries = (u->hi - u->lo) / TRIES + 4;
+	size_t mine = marks->n;
+	struct insn in;
+
+	for (uint64_t pc = u->lo; pc < u->hi && tries > 0; pc = in.next) {
+		uint64_t pause;
+		int r;
+
+		if (!insn_decode(dec, u, pc, &in))
+			break;
+		if (!enqueues(&in))
+			continue;
+		tries--;
+		pause = leads_to_pause(dec, u, &in, marks, first);
+		if (!pause || is_retried(dec, u, pause, pc))
+			continue;
+		r = marks_add(marks, MARK_ENQUEUE, pc, in.next, 0);
+		if (r < 0)
+			return r;
+	}
+	if (marks->n > mine)
+		not_jumped_into(dec, u, marks, mine);
+	return 0;
+}

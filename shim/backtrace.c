@@ -69,14 +69,15 @@ static bool step_sigreturn(struct frame *f, uintptr_t end)
 	return true;
 }
 
-// In a stub, behind its call: the program's instruction was before slot->back, and its red zone lies above.
-static bool step_stub(struct frame *f)
+// In a stub, behind its call: the program's instruction was before slot->back, or is there (exact), and its red zone lies above.
+static bool step_stub(struct frame *f, bool *ret_exact)
 {
 	uintptr_t at = f->pc - (uintptr_t)site_pause_stubs;
 
 	if (at >= SITE_DISTANCE)
 		return false;
 	f->pc = site_slots[at / SITE_STUB].back;
+	*ret_exact = at / SITE_STUB >= SITE_ENQUEUE * SITE_STUBS;
 	f->sp += SITE_RED_ZONE;
 	return true;
 }
@@ -145,7 +146,7 @@ int backtrace_walk(const struct g *gp, struct frame f, struct place *v, int max)
 			exact = true;
 			continue;
 		}
-		if (!exact && step_stub(&f)) {
+		if (!exact && step_stub(&f, &exact)) {
 			n--; // nobody wrote it
 			continue;
 		}

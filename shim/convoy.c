@@ -26,11 +26,12 @@ enum {
 	BAD_MOST = 3,	     // windows
 	AGAIN = 100000000,   // ns
 	AGAIN_MOST = 32,     // times as long
-	TOO_LONG = 50000000, // ns: a window tells nothing any more
+	TOO_LONG = 20000000, // ns in which nobody came by: what was before tells nothing any more
 };
 
 struct convoy {
 	int64_t since;	       // when this window began; changed by whoever ends it
+	int64_t last;	       // when somebody last added to the figures
 	uint32_t passed, lost; // in it
 	bool breaks;
 	uint32_t bad;	// windows with breaks in a row in which they did not become rare
@@ -43,7 +44,7 @@ static struct convoy convoys[SITE_STUBS];
 // A window is over. One thread at a time.
 static void next_window(struct convoy *c, int64_t now)
 {
-	bool is_convoy = load_relaxed(&c->lost) >= load_relaxed(&c->passed) / COMMON;
+	bool is_convoy = (uint64_t)load_relaxed(&c->lost) * COMMON > load_relaxed(&c->passed);
 
 	if (!c->breaks) {
 		store_relaxed(&c->breaks, is_convoy && now >= c->again);
@@ -60,19 +61,23 @@ static void next_window(struct convoy *c, int64_t now)
 	c->again = now + (int64_t)c->later * AGAIN;
 }
 
-static void add(struct g *gp, struct convoy *c, int64_t now)
+static void add(struct g *gp, struct convoy *c)
 {
 	int64_t since = load_acquire(&c->since); // pairs with the release below
+	int64_t now = os_nanotime(), before = load_relaxed(&c->last);
 	uint32_t passed = load_relaxed(&c->passed) + gp->line_passed;
 
 	store_relaxed(&c->passed, passed);
 	store_relaxed(&c->lost, load_relaxed(&c->lost) + gp->line_lost_n);
 	gp->line_passed = gp->line_lost_n = 0;
+	store_relaxed(&c->last, now);
+	if (now - before > TOO_LONG) // nobody came by for long
+		store_relaxed(&c->lost, 0);
 	if (now - since < WINDOW ||
 	    (int64_t)passed < ROUNDS * (int64_t)load_relaxed(&sched.demand) ||
 	    !cas(&c->since, since, INT64_MAX)) // nobody else ends it meanwhile
 		return;
-	if (now - since < TOO_LONG) // else it is the first one, or nobody came by for long
+	if (since) // else it is the first one
 		next_window(c, now);
 	store_relaxed(&c->passed, 0);
 	store_relaxed(&c->lost, 0);
@@ -80,7 +85,7 @@ static void add(struct g *gp, struct convoy *c, int64_t now)
 }
 
 // gp, the caller's, is about to get in this line. Shall it wait outside?
-bool convoy_joins(struct g *gp, uint32_t line, int64_t now)
+bool convoy_joins(struct g *gp, uint32_t line)
 {
 	struct convoy *c = &convoys[line];
 	bool lost = gp->line_lost == line + 1;
@@ -91,17 +96,20 @@ bool convoy_joins(struct g *gp, uint32_t line, int64_t now)
 	}
 	gp->line_lost = 0;
 	gp->line_lost_n += lost;
-	if (++gp->line_passed >= BATCH || lost)
-		add(gp, c, now);
+	if (++gp->line_passed >= BATCH || lost) {
+		critical_enter(); // no handler may leave a window that nobody ends by a jump
+		add(gp, c);
+		critical_leave();
+	}
 	return lost && load_relaxed(&c->breaks);
 }
 
 // It waits outside, behind all who wait by spinning, in the order of arrival. Stack: as gosched.
-void convoy_waits(struct g *gp, int64_t now)
+void convoy_waits(struct g *gp)
 {
 	STAT(convoy_yields);
 	gp->spin_pc = 0;
-	gp->spin_since = now;
+	gp->spin_since = os_nanotime();
 	gp->spin_yields = 0;
 	gp->spin_behind = true;
 	gp->spin_first = false;

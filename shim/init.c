@@ -182,6 +182,8 @@ bool shim_activate(void)
 	store_relaxed(&sched.active, PHASE_ACTIVE);
 	store_relaxed(&activating, false);
 	sched_start(gp);
+	if (tls.async_cancel)
+		outside_enter();
 	page_open();
 	return true;
 }

@@ -145,35 +145,43 @@ void park_settle(void)
 // --- asynchronous cancellation --------------------------------------------------------------------------
 
 // With the asynchronous type, libc's handler unwinds from wherever the thread is: from inside the scheduler, with a P pinned, that would end
-// everything. To block that signal would take two system calls around each call of the program's. So such a thread
-// passes through until it has the ordinary type again, or ends.
+// everything. So such a thread passes through until it has the ordinary type again, or ends. Where it wakes others even so, in a
+// critical section, the signal is blocked (critical_enter).
 void outside_enter(void)
 {
 	static bool told;
 	struct g *gp = getg();
 
+	tls.async_cancel = true;
 	if (!gp)
 		return;
 	entersyscallblock(gp);
-	gp->at.pc = 0;	// this frame is gone soon
-	gp->locks = 0;	// nobody counts meanwhile
+	critical_enter(); // no handler of the program comes in between
+	gp->at.pc = 0;	  // this frame is gone soon
+	gp->locks = 0;	  // nobody counts meanwhile
+	gp->held = NULL;
+	store_relaxed(&gp->spun, NULL);
+	gp->preemptoff = 0;
 	tls.no_adopt++; // and nobody makes another G of it
-	tls.outside = true;
-	compiler_barrier();
 	tls.g = NULL;
+	tls.outside = true;
+	critical_leave();
 	if (!xchg(&told, true)) // once: a program may do so often
 		log_line(LOG_INFO,
 			 "a thread may be cancelled anywhere: it runs without the scheduler");
 }
 
+// libc has the ordinary type again.
 void outside_leave(void)
 {
+	tls.async_cancel = false;
 	if (!tls.outside)
 		return;
+	critical_enter();
 	tls.g = tls.self;
-	compiler_barrier();
 	tls.outside = false;
 	tls.no_adopt--;
+	critical_leave();
 	exitsyscall(tls.g);
 }
 

@@ -421,8 +421,8 @@ enum {
 }; // PAUSEs until who holds interposed locks yields, for others wait for those
 bool spin_tried(struct g *gp, const void *obj);
 bool spin_yields(struct g *gp, uintptr_t from);
-bool convoy_joins(struct g *gp, uint32_t line, int64_t now);
-void convoy_waits(struct g *gp, int64_t now);
+bool convoy_joins(struct g *gp, uint32_t line);
+void convoy_waits(struct g *gp);
 void convoy_lost(struct g *gp);
 void convoy_reset_in_child(void);
 bool spin_seen_lately(int64_t now); // somebody spun, and was made to yield

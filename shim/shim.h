@@ -19,8 +19,13 @@
 // --- critical sections (signal.c) -------------------------------------------------------------
 // While tls.critical > 0 the program's handlers on this thread are deferred, and the preemption
 // handler goes away. Sections nest and must be short: no waiting but for a shim lock.
+void cancel_hold(void); // sigmask.c: of who is outside, see outside_enter
+void cancel_release(void);
+
 static inline void critical_enter(void)
 {
+	if (unlikely(tls.outside) && tls.critical == 0)
+		cancel_hold();
 	tls.critical++;
 	compiler_barrier();
 }
@@ -32,6 +37,8 @@ static inline void critical_leave(void)
 		extern void signal_deliver_deferred(void);
 		signal_deliver_deferred();
 	}
+	if (unlikely(tls.cancel_held) && tls.critical == 0)
+		cancel_release();
 }
 
 static inline int64_t earlier(int64_t a, int64_t b)

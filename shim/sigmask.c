@@ -123,6 +123,21 @@ void signal_unmask_cancel(void)
 	os_sigmask(SIG_UNBLOCK, &bit, NULL);
 }
 
+// Signal-safe.
+void cancel_hold(void)
+{
+	uint64_t bit = SIG_BIT(SIG_CANCEL), was = 0;
+
+	os_sigmask(SIG_BLOCK, &bit, &was);
+	tls.cancel_held = !(was & bit);
+}
+
+void cancel_release(void)
+{
+	tls.cancel_held = false;
+	signal_unmask_cancel(); // where it acts, if it came
+}
+
 void signal_child_mask(bool begins)
 {
 	uint64_t bit = our_bit();

@@ -81,7 +81,6 @@ void site_enqueues(uintptr_t from)
 	struct g *gp = getg();
 	uint32_t line = (uint32_t)((from - (uintptr_t)site_pause_stubs) / SITE_STUB -
 				   SITE_ENQUEUE * SITE_STUBS);
-	int64_t now;
 
 	if (!gp || !demand() || on_credit(gp))
 		return;
@@ -89,9 +88,8 @@ void site_enqueues(uintptr_t from)
 		gosched(gp, G_RUNNABLE);
 		gp->line_lost = 0; // it comes at the end of it
 	}
-	now = os_nanotime();
-	if (convoy_joins(gp, line, now) && may_stop(gp) && gp->locks <= 0)
-		convoy_waits(gp, now);
+	if (convoy_joins(gp, line) && may_stop(gp) && gp->locks <= 0)
+		convoy_waits(gp);
 }
 
 // Does this futex operation wait? An operation that waits, but finds another value in the word than

@@ -319,10 +319,10 @@ static uintptr_t near_room(struct plan *p, uint32_t size)
 	return at;
 }
 
-// Where in XCHG or XADD with memory, of n bytes, the distance is from itself to what it changes; 0: it has none. -1: it is something else.
+// Where in XCHG or XADD with memory, exactly n bytes, the distance is from itself to what it changes; 0: it has none. -1: it is something else.
 static int relative_at(const uint8_t *b, uint32_t n)
 {
-	uint32_t i = 0;
+	uint32_t i = 0, at, mod, rm;
 
 	while (i < n && (b[i] == 0xf0 || b[i] == 0x66 || b[i] == 0x64 || b[i] == 0x65))
 		i++;
@@ -334,11 +334,23 @@ static int relative_at(const uint8_t *b, uint32_t n)
 		i++;
 	else
 		return -1;
-	if (i >= n || b[i] >> 6 == 3)
+	if (i + 1 >= n)
+		return i + 1 == n && b[i] >> 6 == 0 && (b[i] & 7) != 4 && (b[i] & 7) != 5 ? 0 : -1;
+	mod = b[i] >> 6;
+	rm = b[i] & 7;
+	at = ++i;
+	if (mod == 3)
 		return -1;
-	if ((b[i] & 0xc7) != 5)
-		return 0;
-	return i + 1 + sizeof(int32_t) == n ? (int)i + 1 : -1;
+	if (rm == 4) { // SIB
+		at = 0;
+		i += mod == 0 && (b[i] & 7) == 5 ? 5 : 1;
+	} else if (mod == 0 && rm == 5) {
+		i += 4;
+	} else {
+		at = 0;
+	}
+	i += mod == 1 ? 1 : mod == 2 ? 4 : 0;
+	return i == n ? (int)at : -1;
 }
 
 // What is to be at the address copy for the instruction of n bytes at s->at. False: it cannot be.

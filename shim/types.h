@@ -387,8 +387,10 @@ struct stack_walk {
 struct tls {
 	struct g
 		*g; // NULL: this thread passes through (foreign, dormant, in a handler without a P)
-	struct g *self; // the thread's G even while g is NULL
-	bool outside; // g is NULL for as long as the program has the asynchronous type of cancellation on
+	struct g *self;	   // the thread's G even while g is NULL
+	bool async_cancel; // the program has the asynchronous type of cancellation on
+	bool outside;	   // g is NULL for that
+	bool cancel_held;  // cancellation is blocked until critical is 0
 	bool is_sysmon;
 	uint32_t weight;		 // preempt_set_weight, or 0
 	uint32_t pauses;		 // spin.c: PAUSEs in this wait, since the last yield

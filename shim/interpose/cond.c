@@ -31,7 +31,7 @@ static bool glibc_has_waiters(const pthread_cond_t *c)
 	return load_relaxed(&c->__data.__wrefs) >> 3;
 }
 
-// The wait ends for good: a handler on top of it called pthread_exit, or cancellation is asynchronous. As in
+// The wait ends for good: a handler on top of it called pthread_exit. As in
 // glibc's own wait, the mutex is held again before the program's cleanup handlers run.
 static void wait_left(void *mutex)
 {

@@ -35,6 +35,8 @@ static void thread_leaves(void *round)
 	if (n < PTHREAD_DESTRUCTOR_ITERATIONS &&
 	    pthread_setspecific(exit_key, (void *)(n + 1)) == 0)
 		return;
+	if (tls.outside) // it may be cancelled here, too
+		REAL(pthread_setcanceltype)(PTHREAD_CANCEL_DEFERRED, NULL);
 	goexit();
 }
 
@@ -64,7 +66,8 @@ struct g *getg_adopt(void)
 {
 	struct g *gp = getg();
 
-	if (gp || tls.no_adopt || tls.critical || load_relaxed(&sched.active) != PHASE_ACTIVE)
+	if (gp || tls.no_adopt || tls.critical || tls.async_cancel ||
+	    load_relaxed(&sched.active) != PHASE_ACTIVE)
 		return gp;
 	gp = g_alloc();
 	if (!gp)

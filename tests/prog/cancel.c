@@ -387,8 +387,23 @@ struct victim {
 	sem_t sem;
 	pthread_mutex_t lock;
 	pthread_spinlock_t spin;
-	atomic_int begun;
+	sem_t other;
+	bool posts; /* nothing else */
+	atomic_int begun, end;
 };
+
+/* Waits for what the other one does: that is in the library when it is cancelled, then. */
+static void *is_woken(void *arg)
+{
+	struct victim *v = arg;
+	struct timespec until;
+
+	while (!atomic_load(&v->end)) {
+		until = after(CLOCK_REALTIME, 2 * MS);
+		sem_timedwait(&v->other, &until);
+	}
+	return arg;
+}
 
 static void *calls(void *arg)
 {
@@ -399,10 +414,15 @@ static void *calls(void *arg)
 	CHECK_EQ(pthread_setcanceltype(PTHREAD_CANCEL_ASYNCHRONOUS, &old), 0);
 	CHECK_EQ(old, PTHREAD_CANCEL_DEFERRED);
 	atomic_store(&v->begun, 1);
+	while (v->posts) {
+		sem_post(&v->other);
+		spin(500);
+	}
 	for (int i = 0;; i++) {
 		sched_yield();
 		sem_post(&v->sem);
 		sem_wait(&v->sem);
+		sem_post(&v->other);
 		pthread_mutex_lock(&v->lock);
 		pthread_mutex_unlock(&v->lock);
 		pthread_spin_lock(&v->spin);
@@ -434,22 +454,29 @@ static void *comes_back(void *arg)
 
 CASE_STRESS(cancel_async_anywhere)
 {
-	hogs_start(1);
-	for (int i = 0; i < 20; i++) {
-		struct victim v = {.begun = 0};
-		pthread_t t, other = spawn(comes_back, NULL);
+	for (int i = 0; i < 40; i++) {
+		/* Posts wake somebody if nobody else computes. */
+		struct victim v = {.posts = i & 1};
+		pthread_t t, waiter, other = spawn(comes_back, NULL);
 
+		if (!v.posts)
+			hogs_start(1);
 		CHECK_EQ(sem_init(&v.sem, 0, 0), 0);
 		CHECK_EQ(pthread_mutex_init(&v.lock, NULL), 0);
 		CHECK_EQ(pthread_spin_init(&v.spin, 0), 0);
+		CHECK_EQ(sem_init(&v.other, 0, 0), 0);
+		waiter = spawn(is_woken, &v);
 		t = spawn(calls, &v);
 		AWAIT(&v.begun, 1);
 		spin(i * 1500);
 		CHECK_EQ(pthread_cancel(t), 0);
 		CHECK(join(t) == PTHREAD_CANCELED);
+		atomic_store(&v.end, 1);
+		join(waiter);
 		join(other);
+		if (!v.posts)
+			hogs_stop();
 	}
-	hogs_stop();
 	lives();
 }
 

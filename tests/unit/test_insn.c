@@ -236,11 +236,17 @@ SNIPPET(x_plain, "lock xadd %eax, (%rdi)\n1: cmp 4(%rdi), %eax\n jne 1b\n ret");
 SNIPPET(x_call, "lock xadd %eax, (%rdi)\n call 2f\n2: pop %rcx\n1: pause\n cmp 4(%rdi), %eax\n jne "
 		"1b\n ret");
 SNIPPET(x_cas, "lock cmpxchg %rsi, (%rdi)\n je 2f\n1: pause\n cmpl $0, (%rdx)\n je 1b\n2: ret");
+// Full ordering only: what XCHG brings is never read. The second lets go of a lock that is tried for.
+SNIPPET(x_store, "xchg %eax, (%rdi)\n1: pause\n mov (%rsi), %eax\n test %eax, %eax\n je 1b\n ret");
+SNIPPET(x_unlock,
+	"1: cmpl $0, (%rdi)\n jne 2f\n mov $1, %ecx\n xor %eax, %eax\n lock cmpxchg %ecx, (%rdi)\n "
+	"je 3f\n"
+	"2: pause\n jmp 1b\n3: incl (%rsi)\n xor %eax, %eax\n xchg %eax, (%rdi)\n jmp 1b");
 SNIPPET(x_unlocked, "xadd %eax, (%rdi)\n1: pause\n cmp 4(%rdi), %eax\n jne 1b\n ret");
 SNIPPET(x_far,
 	"lock xadd %eax, (%rdi)\n .fill 41, 1, 0x90\n1: pause\n cmp 4(%rdi), %eax\n jne 1b\n ret");
-SNIPPET(x_two,
-	"lock xadd %eax, (%rdi)\n lock xadd %eax, (%rsi)\nx_two_behind: pause\n jmp x_two_behind");
+SNIPPET(x_two, "lock xadd %eax, (%rdi)\n lock xadd %eax, (%rsi)\nx_two_behind: test %eax, %eax\n1: "
+	       "pause\n jmp 1b");
 // The prefix is jumped over, as where there is one thread only.
 SNIPPET(x_inside, "test %ecx, %ecx\n jz 2f\n lock\n2: xadd %eax, (%rdi)\n1: pause\n cmp 4(%rdi), "
 		  "%eax\n jne 1b\n ret");
@@ -275,9 +281,9 @@ END_TEST
 
 START_TEST(line_no)
 {
-	static const struct spin_case cases[] = {CASE(x_tas),  CASE(x_ttas),  CASE(x_plain),
-						 CASE(x_call), CASE(x_cas),   CASE(x_unlocked),
-						 CASE(x_far),  CASE(x_inside)};
+	static const struct spin_case cases[] = {
+		CASE(x_tas),	  CASE(x_ttas), CASE(x_plain),	CASE(x_call),  CASE(x_cas),
+		CASE(x_unlocked), CASE(x_far),	CASE(x_inside), CASE(x_store), CASE(x_unlock)};
 	const struct spin_case *c = &cases[_i];
 
 	row(c->lo, c->hi, TABLE_CFA_NONE, 0, 0);
@@ -661,7 +667,7 @@ static void add(TCase *tc)
 	tcase_add_loop_test(tc, spin_yes, 0, 25);
 	tcase_add_loop_test(tc, spin_no, 0, 35);
 	tcase_add_test(tc, line_yes);
-	tcase_add_loop_test(tc, line_no, 0, 8);
+	tcase_add_loop_test(tc, line_no, 0, 10);
 	tcase_add_test(tc, line_last);
 	tcase_add_test(tc, stack_exact);
 	tcase_add_test(tc, stack_late);

@@ -5,6 +5,7 @@
 //
 // Approach. The place in line is taken by one instruction that cannot fail, XCHG with memory or LOCK XADD; a wait with PAUSE follows it. So an
 // instruction counts if
+//   - what it brings is read before it is overwritten: XCHG is also how compilers store with full ordering, say to let go of a lock;
 //   - a PAUSE of a loop that waits is reached from it, within NEAR instructions, without a call or another instruction of its kind;
 //   - it is not reached from that PAUSE without a store or a call: then it is a try that is repeated, as of a test-and-set lock, where
 //     nobody has a place in line;
@@ -19,7 +20,7 @@
 enum {
 	NEAR = 40,  // instructions from getting in line to the PAUSE, on all paths
 	ROUND = 64, // and from the PAUSE to whatever ends the search
-	TRIES = 16, // bytes of a function for each instruction looked at
+	MOST = 64,  // instructions looked at in a function
 };
 
 static bool has_lock(const struct insn *in)
@@ -82,8 +83,12 @@ static void follow(struct search *s, const struct unit *u, unsigned most, const 
 		add(s, u, most, target);
 }
 
-static bool is_pause(const struct marks *marks, size_t first, uint64_t pc)
+static bool is_pause(const struct insn *in, const struct marks *marks, size_t first)
 {
+	uint64_t pc = in->pc;
+
+	if (in->next - pc != 2 || in->bytes[0] != 0xf3 || in->bytes[1] != 0x90)
+		return false;
 	for (size_t i = first; i < marks->n; i++)
 		if (marks->v[i].kind == MARK_PAUSE && marks->v[i].lo == pc)
 			return true;
@@ -101,12 +106,83 @@ static uint64_t leads_to_pause(const struct decoders *dec, const struct unit *u,
 	while (s.done < s.n) {
 		uint64_t pc = s.pc[s.done++];
 
-		if (is_pause(marks, first, pc))
+		if (!insn_decode(dec, u, pc, &at))
+			continue;
+		if (is_pause(&at, marks, first))
 			return pc;
-		if (insn_decode(dec, u, pc, &at) && !enqueues(&at))
+		if (!enqueues(&at))
 			follow(&s, u, NEAR, &at);
 	}
 	return 0;
+}
+
+static bool is_register(ZydisRegister reg, ZydisRegister whole)
+{
+	return reg != ZYDIS_REGISTER_NONE &&
+	       ZydisRegisterGetLargestEnclosing(ZYDIS_MACHINE_MODE_LONG_64, reg) == whole;
+}
+
+// What an instruction does with a register.
+static enum {
+	LEAVES_IT,
+	READS_IT,
+	WRITES_IT
+} use_of(const struct decoders *dec, const struct insn *in, ZydisRegister whole)
+{
+	ZydisDecodedOperand ops[ZYDIS_MAX_OPERAND_COUNT];
+	ZydisDecodedInstruction d;
+	bool writes = false;
+
+	if (ZYAN_FAILED(ZydisDecoderDecodeFull(&dec->full, in->bytes, in->next - in->pc, &d, ops)))
+		return WRITES_IT;
+	for (unsigned i = 0; i < d.operand_count; i++) {
+		const ZydisDecodedOperand *op = &ops[i];
+
+		if (op->type == ZYDIS_OPERAND_TYPE_MEMORY &&
+		    (is_register(op->mem.base, whole) || is_register(op->mem.index, whole)))
+			return READS_IT;
+		if (op->type != ZYDIS_OPERAND_TYPE_REGISTER || !is_register(op->reg.value, whole))
+			continue;
+		// A register is zeroed by xor with itself, which reads nothing; one that is compared with itself is read.
+		if (op->actions & ZYDIS_OPERAND_ACTION_MASK_READ &&
+		    !(d.mnemonic == ZYDIS_MNEMONIC_XOR &&
+		      ops[1].type == ZYDIS_OPERAND_TYPE_REGISTER &&
+		      ops[0].reg.value == ops[1].reg.value))
+			return READS_IT;
+		writes |= op->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE;
+	}
+	return writes ? WRITES_IT : LEAVES_IT;
+}
+
+// Is what in brings into its register used near by?
+static bool is_used(const struct decoders *dec, const struct unit *u, const struct insn *in)
+{
+	ZydisDecodedOperand ops[ZYDIS_MAX_OPERAND_COUNT];
+	ZydisDecodedInstruction d;
+	ZydisRegister whole = ZYDIS_REGISTER_NONE;
+	struct search s = {.n = 0};
+	struct insn at;
+
+	if (ZYAN_FAILED(ZydisDecoderDecodeFull(&dec->full, in->bytes, in->next - in->pc, &d, ops)))
+		return false;
+	for (unsigned i = 0; i < 2 && i < d.operand_count; i++)
+		if (ops[i].type == ZYDIS_OPERAND_TYPE_REGISTER)
+			whole = ZydisRegisterGetLargestEnclosing(ZYDIS_MACHINE_MODE_LONG_64,
+								 ops[i].reg.value);
+	add(&s, u, NEAR, in->next);
+	while (whole != ZYDIS_REGISTER_NONE && s.done < s.n) {
+		if (!insn_decode(dec, u, s.pc[s.done++], &at))
+			continue;
+		switch (use_of(dec, &at, whole)) {
+		case READS_IT:
+			return true;
+		case WRITES_IT:
+			break;
+		case LEAVES_IT:
+			follow(&s, u, NEAR, &at);
+		}
+	}
+	return false;
 }
 
 // Is pc reached from the PAUSE with nothing done in between?
@@ -146,11 +222,11 @@ static void not_jumped_into(const struct decoders *dec, const struct unit *u, st
 int enqueue_marks(const struct decoders *dec, const struct unit *u, struct marks *marks,
 		  size_t first)
 {
-	uint64_t tries = (u->hi - u->lo) / TRIES + 4;
 	size_t mine = marks->n;
+	unsigned tries = 0;
 	struct insn in;
 
-	for (uint64_t pc = u->lo; pc < u->hi && tries > 0; pc = in.next) {
+	for (uint64_t pc = u->lo; pc < u->hi && tries < MOST; pc = in.next) {
 		uint64_t pause;
 		int r;
 
@@ -158,7 +234,9 @@ int enqueue_marks(const struct decoders *dec, const struct unit *u, struct marks
 			break;
 		if (!enqueues(&in))
 			continue;
-		tries--;
+		tries++;
+		if (!is_used(dec, u, &in))
+			continue;
 		pause = leads_to_pause(dec, u, &in, marks, first);
 		if (!pause || is_retried(dec, u, pause, pc))
 			continue;

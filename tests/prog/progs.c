@@ -3,7 +3,7 @@
  *
  * The watchdog is a kernel timer that sends SIGKILL: no handler, mask or parked thread can
  * swallow it, and it leaves SIGALRM and ITIMER_REAL to the cases. PROGS_TIMEOUT=seconds changes
- * it, 0 switches it off (for a debugger).
+ * it, 0 switches it off (for a debugger). With PROGS_STOP a case that fails stops there, for a debugger, too.
  */
 #include "prog.h"
 
@@ -50,6 +50,8 @@ void fail(const char *file, int line, const char *fmt, ...)
 	buf[n++] = '\n';
 	if (write(2, buf, (size_t)n) < 0)
 		_exit(2);
+	if (getenv("PROGS_STOP"))
+		raise(SIGSTOP);
 	_exit(1);
 }
 

@@ -180,11 +180,19 @@ CASE_STRESS(inline_futex_wait)
 	hogs_start(4);
 	AWAIT(&inline_in, 4);
 	for (int i = 0; i < 4; i++) {
-		long w = hogs_work(i);
+		long w = hogs_work(i), before[4];
+		long long since = now(CLOCK_MONOTONIC);
 
+		for (int k = 0; k < 4; k++)
+			before[k] = hogs_work(k);
 		for (int k = 0; k < 5000 && hogs_work(i) <= w + 1000; k++)
 			sleep_ns(MS);
-		CHECK(hogs_work(i) > w + 1000);
+		if (hogs_work(i) <= w + 1000)
+			fail(__FILE__, __LINE__,
+			     "hog %d got no CPU in %lld ms; all of them: %ld %ld %ld %ld", i,
+			     (now(CLOCK_MONOTONIC) - since) / MS, hogs_work(0) - before[0],
+			     hogs_work(1) - before[1], hogs_work(2) - before[2],
+			     hogs_work(3) - before[3]);
 	}
 	CHECK_EQ(atomic_load(&inline_out), 0);
 	__atomic_store_n(&inline_word, 1, __ATOMIC_RELEASE);

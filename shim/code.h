@@ -182,6 +182,15 @@ void sites_reset_in_child(void);
 // What is known of a module's sites (struct mapped).
 enum sites_state { SITES_NEW, SITES_YOUNG, SITES_DONE };
 
+// --- relocate.c: one instruction at another place -------------------------------------------------------
+enum {
+	RELOCATED_MOST = 15,
+	RELOCATED_MORE = 5
+}; // bytes of the instruction, and of the jump behind it
+// What is to be at the address to instead of the size bytes at was, an XCHG or XADD with memory at the address from: size + RELOCATED_MORE bytes.
+// to is within 2 GiB of from. False: it is something else, or what it changes is out of reach.
+bool relocate(const uint8_t *was, uint32_t size, uintptr_t from, uintptr_t to, uint8_t *ret);
+
 // --- text.c: text that other threads execute is replaced -------------------------------------------
 struct text_patch {
 	uintptr_t at;

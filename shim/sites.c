@@ -56,7 +56,7 @@ enum {
 	NEAREST = 8,		 // caves looked at for each hop
 	NEAR_SIZE = 4096,
 	NEAR_ENTRY = 16,
-	COPY_SIZE = 32, // of an instruction of at most 15 bytes, and a long jump
+	COPY_SIZE = 32, // of a relocated instruction
 	CAVE_MAX = 64,	// bytes of one that are used
 	JMP_SHORT = 2,
 	JMP_LONG = 5,
@@ -319,79 +319,21 @@ static uintptr_t near_room(struct plan *p, uint32_t size)
 	return at;
 }
 
-// Where in XCHG or XADD with memory, exactly n bytes, the distance is from itself to what it changes; 0: it has none. -1: it is something else.
-static int relative_at(const uint8_t *b, uint32_t n)
-{
-	uint32_t i = 0, at, mod, rm;
-
-	while (i < n && (b[i] == 0xf0 || b[i] == 0x66 || b[i] == 0x64 || b[i] == 0x65))
-		i++;
-	if (i < n && (b[i] & 0xf0) == 0x40)
-		i++;
-	if (i + 1 < n && b[i] == 0x0f && (b[i + 1] & 0xfe) == 0xc0)
-		i += 2;
-	else if (i < n && (b[i] & 0xfe) == 0x86)
-		i++;
-	else
-		return -1;
-	if (i + 1 >= n)
-		return i + 1 == n && b[i] >> 6 == 0 && (b[i] & 7) != 4 && (b[i] & 7) != 5 ? 0 : -1;
-	mod = b[i] >> 6;
-	rm = b[i] & 7;
-	at = ++i;
-	if (mod == 3)
-		return -1;
-	if (rm == 4) { // SIB
-		at = 0;
-		i += mod == 0 && (b[i] & 7) == 5 ? 5 : 1;
-	} else if (mod == 0 && rm == 5) {
-		i += 4;
-	} else {
-		at = 0;
-	}
-	i += mod == 1 ? 1 : mod == 2 ? 4 : 0;
-	return i == n ? (int)at : -1;
-}
-
-// What is to be at the address copy for the instruction of n bytes at s->at. False: it cannot be.
-static bool relocate(const struct site *s, const uint8_t *was, uintptr_t copy, uint8_t *ret)
-{
-	int relative = relative_at(was, s->size);
-	int32_t distance;
-	intptr_t d;
-
-	if (relative < 0)
-		return false;
-	memcpy(ret, was, s->size);
-	if (relative > 0) {
-		memcpy(&distance, was + relative, sizeof distance);
-		d = distance + (intptr_t)(s->at - copy);
-		distance = (int32_t)d;
-		if (distance != d)
-			return false;
-		memcpy(ret + relative, &distance, sizeof distance);
-	}
-	distance = (int32_t)(s->at - (copy + JMP_LONG)); // both begin s->size further on
-	ret[s->size] = 0xe9;
-	memcpy(ret + s->size + 1, &distance, sizeof distance);
-	return true;
-}
-
 // A copy of the instruction for slot: the one that there is, from a module that has come back, or a new one.
 static bool copy_site(struct plan *p, const struct site *s, struct site_slot *slot_)
 {
-	uint8_t was[16], is[COPY_SIZE], there[COPY_SIZE];
-	uint32_t size = s->size + JMP_LONG, used = p->near_used;
+	uint8_t was[RELOCATED_MOST], is[COPY_SIZE], there[COPY_SIZE];
+	uint32_t size = s->size + RELOCATED_MORE, used = p->near_used;
 	uintptr_t at = slot_->copy;
 
 	if (memory_read(s->at, was, s->size) < 0)
 		return false;
 	if (at && in_reach(at, p->m->start) && in_reach(at, p->m->end) &&
-	    relocate(s, was, at, is) && memory_read(at, there, size) == 0 &&
+	    relocate(was, s->size, s->at, at, is) && memory_read(at, there, size) == 0 &&
 	    memcmp(there, is, size) == 0)
 		return true;
 	at = near_room(p, COPY_SIZE);
-	if (!at || !relocate(s, was, at, is)) {
+	if (!at || !relocate(was, s->size, s->at, at, is)) {
 		p->near_used = used;
 		return false;
 	}
@@ -550,7 +492,7 @@ static bool scan(struct plan *p)
 		if (row->flags & TABLE_SYSCALL && row->flags & TABLE_CRITICAL)
 			continue;
 		if (row->flags & TABLE_ENQUEUE) {
-			if (hi - lo >= 2 && hi - lo <= 15 && p->n < PER_MODULE)
+			if (hi - lo >= 2 && hi - lo <= RELOCATED_MOST && p->n < PER_MODULE)
 				p->sites[p->n++] = (struct site){p->bias + lo, (uint8_t)(hi - lo),
 								 SITE_ENQUEUE};
 			continue;

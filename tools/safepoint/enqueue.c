@@ -23,14 +23,6 @@ enum {
 	MOST = 64,  // instructions looked at in a function
 };
 
-static bool has_lock(const struct insn *in)
-{
-	for (unsigned i = 0; i < in->d.raw.prefix_count; i++)
-		if (in->d.raw.prefixes[i].value == 0xf0)
-			return true;
-	return false;
-}
-
 static bool enqueues(const struct insn *in)
 {
 	uint8_t op = in->d.opcode;
@@ -39,7 +31,7 @@ static bool enqueues(const struct insn *in)
 		return false;
 	if (insn_one_byte(in))
 		return op == 0x86 || op == 0x87;
-	return insn_0f(in) && (op == 0xc0 || op == 0xc1) && has_lock(in);
+	return insn_0f(in) && (op == 0xc0 || op == 0xc1) && insn_has_lock(in);
 }
 
 static bool stores(const struct decoders *dec, const struct insn *in)

@@ -166,11 +166,7 @@ static bool is_lock(const struct insn *in)
 		return op == 0x86 || op == 0x87;
 	if (!insn_0f(in) || !(op == 0xb0 || op == 0xb1 || (op == 0xc7 && in->d.raw.modrm.reg == 1)))
 		return false;
-	for (unsigned i = 0; i < in->d.raw.prefix_count; i++) {
-		if (in->d.raw.prefixes[i].value == 0xf0)
-			return true;
-	}
-	return false;
+	return insn_has_lock(in);
 }
 
 // A number that a register holds, for as long as control goes straight on.

@@ -52,6 +52,14 @@ static inline unsigned insn_rm(const struct insn *in)
 	return in->d.raw.modrm.rm + 8u * in->d.raw.rex.B;
 }
 
+static inline bool insn_has_lock(const struct insn *in)
+{
+	for (unsigned i = 0; i < in->d.raw.prefix_count; i++)
+		if (in->d.raw.prefixes[i].value == 0xf0)
+			return true;
+	return false;
+}
+
 enum flow {
 	FLOW_NEXT, // goes on; also calls
 	FLOW_CALL,

@@ -27,24 +27,29 @@
 		0x80 | (SITE_DISTANCE & 0x7f), 0x80 | ((SITE_DISTANCE >> 7) & 0x7f), SITE_DISTANCE >> 14
 	.endm
 
+// hook: what they call; to: where in the slot the address is that they jump to
+	.macro	STUBS hook, to
+	STUB_CFI
+	.rept	SITE_STUBS
+	.p2align 5
+0:	leaq	-SITE_RED_ZONE(%rsp), %rsp
+	.cfi_def_cfa_offset SITE_RED_ZONE
+	call	\hook
+	leaq	SITE_RED_ZONE(%rsp), %rsp
+	.cfi_def_cfa_offset 0
+	jmp	*0b + SITE_DISTANCE + \to(%rip)
+	.p2align 5
+	.endr
+	.cfi_endproc
+	.endm
+
 	.section .text.sites, "ax", @progbits
 	.p2align 12
 	.globl	site_pause_stubs
 	.hidden	site_pause_stubs
 	.type	site_pause_stubs, @function
 site_pause_stubs:
-	STUB_CFI
-	.rept	SITE_STUBS
-	.p2align 5
-0:	leaq	-SITE_RED_ZONE(%rsp), %rsp
-	.cfi_def_cfa_offset SITE_RED_ZONE
-	call	site_pause
-	leaq	SITE_RED_ZONE(%rsp), %rsp
-	.cfi_def_cfa_offset 0
-	jmp	*0b + SITE_DISTANCE(%rip)
-	.p2align 5
-	.endr
-	.cfi_endproc
+	STUBS	site_pause, 0
 	.size	site_pause_stubs, . - site_pause_stubs
 
 	.type	site_syscall_stubs, @function
@@ -68,18 +73,7 @@ site_syscall_stubs:
 
 	.type	site_enqueue_stubs, @function
 site_enqueue_stubs:
-	STUB_CFI
-	.rept	SITE_STUBS
-	.p2align 5
-0:	leaq	-SITE_RED_ZONE(%rsp), %rsp
-	.cfi_def_cfa_offset SITE_RED_ZONE
-	call	site_enqueue
-	leaq	SITE_RED_ZONE(%rsp), %rsp
-	.cfi_def_cfa_offset 0
-	jmp	*0b + SITE_DISTANCE + SITE_COPY_OFFSET(%rip)
-	.p2align 5
-	.endr
-	.cfi_endproc
+	STUBS	site_enqueue, SITE_COPY_OFFSET
 	.size	site_enqueue_stubs, . - site_enqueue_stubs
 
 	// Whole pages, which become data.

@@ -149,7 +149,8 @@ void helper_stay(void); // any thread: the exec has failed
 // it cannot be. One at a time: until helper_calling says no.
 int helper_call(void (*fn)(void *), void *arg);
 bool helper_calling(void);
-bool helper_clones(void); // may a process be made of this one?
+bool helper_clones(void);   // may a process be made of this one?
+bool helper_valgrind(void); // does it run this process? Known once helper_environment was called
 void helper_reset_in_child(void);
 
 // --- confine.c: what a seccomp filter lets us do -----------------------------------------------------

@@ -343,6 +343,11 @@ static bool other_namespace(void)
 	return n > 0 && (n != m || memcmp(own, theirs, (size_t)n) != 0);
 }
 
+bool helper_valgrind(void)
+{
+	return valgrind;
+}
+
 bool helper_clones(void)
 {
 	return !valgrind && !other_namespace();

@@ -12,7 +12,7 @@
 #include <sys/auxv.h>
 #include <unistd.h>
 
-#include "interpose/interpose.h"
+#include "interpose/objects.h"
 
 extern const struct real_fn __start_real_fns[] __attribute__((visibility("hidden")));
 extern const struct real_fn __stop_real_fns[] __attribute__((visibility("hidden")));
@@ -160,6 +160,7 @@ bool shim_activate(void)
 		   config.critical);
 	snapshot_init(secure_getenv("XDG_RUNTIME_DIR"), getauxval(AT_SECURE));
 	helper_environment(getauxval(AT_SECURE) ? NULL : environ);
+	mutex_probe();
 	r = sched_init(procs_now());
 	if (r < 0)
 		return give_up("memory for the scheduler", r);

@@ -203,7 +203,6 @@ void goexit(void)
 	tls.g = NULL;
 	tls.self = NULL;
 	altstack_thread_exit(gp);
-	sys5(SYS_prctl, 16 /* PR_GET_NAME */, gp->name, 0, 0, 0);
 	stats_thread_exit(gp);
 	TRACE(end_of, gp);
 	set_status(gp, G_DEAD);

@@ -206,6 +206,12 @@ unsigned os_getcpu(void)
 	return cpu;
 }
 
+void os_thread_name(char name[16])
+{
+	name[0] = 0;
+	sys5(SYS_prctl, PR_GET_NAME, (long)name, 0, 0, 0);
+}
+
 int os_gettid(void)
 {
 	return (int)sys0(SYS_gettid);

@@ -78,6 +78,7 @@ bool os_confined(void); // does the calling thread have a seccomp filter? Signal
 int os_tgkill(int tid, int sig);
 unsigned os_getcpu(void); // the CPU that this thread runs on, or did a moment ago
 int os_gettid(void);
+void os_thread_name(char name[16]); // of the calling thread, "" if the kernel does not tell
 int os_getpid(void);
 char os_thread_state(int tid); // 'R', 'S', 'D', ... from /proc, 0 if it cannot be read
 int64_t

@@ -59,6 +59,7 @@ enum {
 	CHOICE =
 		21, // entries among which one of the right CPU is looked for: three levels of the heap
 	GRANULARITY = 1000000,	// ns, for quanta of 8 ms and more
+	WEIGH_NEW = 1000000,	// ns for which a new thread has the weight of who made it
 	WEIGH_FIRST = 10000000, // ns until a G reads its weight for the second time
 	WEIGH_MOST = 1000000000,
 };
@@ -229,7 +230,7 @@ static struct p *fair_victim(const struct g *woken, const struct g *self, int64_
 // for is not to be more than all that it used, but a hold like this is not to be less than a slice.
 static int64_t used(struct g *gp, int64_t ns)
 {
-	if (unlikely(!gp->charged)) {
+	if (unlikely(!gp->charged)) { // it was a thread before it was a G
 		int64_t cpu = os_thread_cputime(gp->tid);
 
 		// A thread that has not run for so long in all its life waited for a CPU, perhaps to start.
@@ -285,9 +286,14 @@ static void fair_wakes(struct g *gp, int64_t now)
 
 	look_for_least(now);
 	if (unlikely(!gp->weight)) {
-		// It reads its own when it first stops. Until then its creator's, whose nice value it has inherited.
+		// It reads its own when it first stops, if it has lived for a moment: many do not. Until then its creator's,
+		// whose nice value it has inherited.
 		store_relaxed(&gp->weight, self && self->weight ? self->weight : WEIGHT_ORDINARY);
 		store_relaxed(&gp->vtime, plus(fair_clock(), virtual(config.quantum, gp->weight)));
+		if (gp->start) { // its thread is as new, and so is its CPU clock
+			gp->weigh_at = now + WEIGH_NEW;
+			gp->charged = 1;
+		}
 		gp->ready_as = READY_NEW;
 		return;
 	}

@@ -247,7 +247,7 @@ static void labels_of_process(struct sink *s)
 	struct text t = {s->labels, 0, sizeof s->labels};
 	char name[32] = "";
 
-	sys5(SYS_prctl, 16 /* PR_GET_NAME */, name, 0, 0, 0);
+	os_thread_name(name);
 	if (os_read_file("/proc/self/comm", name, sizeof name) > 0) // of the main thread
 		for (char *c = name; *c; c++)
 			if (*c == '\n' && !c[1])

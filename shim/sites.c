@@ -7,8 +7,8 @@
 //
 // Approach. The table of a module (tools/safepoint) lists the instructions, with their borders proven by decoding the function, and
 // *caves*: filling that is proven never to be executed. The site becomes `jmp rel8` to a cave, which has `jmp rel32` to a
-// stub in our own text (site.S). If the cave in reach has no five bytes, two lead to the next cave. A module too far away for rel32,
-// usually the executable itself, gets a page near it that jumps the rest.
+// stub in our own text (site.S; caves.c finds the way). A module too far away for rel32, usually the executable itself, gets a page near
+// it that jumps the rest.
 //
 //	site:  jmp cave          was PAUSE or syscall; back here for good at the next byte
 //	cave:  jmp stub          or to another cave, or to the near page: jmp *0(%rip)
@@ -43,6 +43,7 @@
 #include <sys/mman.h>
 #include <sys/syscall.h>
 
+#include "caves.h"
 #include "frame.h"
 #include "shim.h"
 #include "site.h"
@@ -52,14 +53,9 @@ enum {
 	YOUTH = 10000000,	 // ns
 	ROWS = 40000,		 // of a table looked at in one step: 0.1 ms
 	PER_MODULE = SITE_STUBS, // sites
-	HOPS = 3,		 // caves on the way
-	NEAREST = 8,		 // caves looked at for each hop
 	NEAR_SIZE = 4096,
 	NEAR_ENTRY = 16,
 	COPY_SIZE = 32, // of a relocated instruction
-	CAVE_MAX = 64,	// bytes of one that are used
-	JMP_SHORT = 2,
-	JMP_LONG = 5,
 };
 
 struct site {
@@ -76,13 +72,9 @@ struct plan {
 	uint32_t row, call; // scanned up to here
 	struct site sites[PER_MODULE];
 	uint32_t n;
-	struct {
-		uint32_t row;
-		uint8_t used;
-	} taken[PER_MODULE * HOPS];
-	uint32_t ntaken;
-	struct text_patch caves[PER_MODULE * HOPS], jumps[PER_MODULE];
-	uint32_t ncaves, njumps;
+	struct caves caves;
+	struct text_patch jumps[PER_MODULE];
+	uint32_t njumps;
 	uintptr_t near; // page near the module, or 0
 	uint32_t near_used;
 	struct text_order order;
@@ -101,155 +93,6 @@ static struct {
 static uint32_t patching; // futex word; 1: text may be written to
 static bool stop;	  // a dlclose waits
 static uint32_t *present; // of a page that is empty in a child: not 0
-
-// --- caves ------------------------------------------------------------------------------------------------
-
-static uint8_t *taken(struct plan *p, uint32_t row)
-{
-	for (uint32_t i = 0; i < p->ntaken; i++)
-		if (p->taken[i].row == row)
-			return &p->taken[i].used;
-	if (p->ntaken == sizeof p->taken / sizeof *p->taken)
-		return NULL;
-	p->taken[p->ntaken].row = row;
-	p->taken[p->ntaken].used = 0;
-	return &p->taken[p->ntaken++].used;
-}
-
-// How many of the size bytes there are still filling in the program's memory?
-static size_t filling(uintptr_t at, size_t size)
-{
-	uint8_t bytes[CAVE_MAX];
-	size_t i, n;
-
-	if (memory_read(at, bytes, size) < 0)
-		return 0;
-	for (i = 0; i < size; i += n) {
-		n = table_filler(bytes + i, size - i);
-		if (n == 0)
-			break;
-	}
-	return i;
-}
-
-// Room for size bytes in the cave that is row, in reach of a short jump that ends at from; 0: no. Never over the end of a page.
-static uintptr_t room(struct plan *p, uint32_t row, uintptr_t from, uint32_t size)
-{
-	uintptr_t lo = p->bias + table_row_start(p->t, row), at;
-	uint64_t len = table_row_start(p->t, row + 1) - table_row_start(p->t, row);
-	const uint8_t *used = taken(p, row);
-
-	if (!used)
-		return 0;
-	if (len > CAVE_MAX)
-		len = CAVE_MAX;
-	at = lo + *used;
-	if ((intptr_t)(at - from) < -128)
-		at = from - 128;
-	if (at / 4096 != (at + size - 1) / 4096)
-		at = (at + size - 1) & -(uintptr_t)4096;
-	if (at + size > lo + len || (intptr_t)(at - from) > 127)
-		return 0;
-	return filling(lo, len) >= at + size - lo ? at : 0;
-}
-
-// The same for a long jump to target that is there already, from a plan that was broken off.
-static uintptr_t holds(const struct plan *p, uint32_t row, uintptr_t from, uintptr_t target)
-{
-	uintptr_t lo = p->bias + table_row_start(p->t, row);
-	uint64_t len = table_row_start(p->t, row + 1) - table_row_start(p->t, row);
-	uint8_t bytes[CAVE_MAX];
-	int32_t distance;
-
-	len = len < CAVE_MAX ? len : CAVE_MAX;
-	if (memory_read(lo, bytes, len) < 0)
-		return 0;
-	for (uint64_t i = 0; i + JMP_LONG <= len; i++) {
-		memcpy(&distance, bytes + i + 1, sizeof distance);
-		if (bytes[i] == 0xe9 &&
-		    lo + i + JMP_LONG + (uintptr_t)(intptr_t)distance == target &&
-		    (intptr_t)(lo + i - from) >= -128 && (intptr_t)(lo + i - from) <= 127)
-			return lo + i;
-	}
-	return 0;
-}
-
-// Caves with such room, or with a jump to target, the next ones on both sides in turn.
-static uint32_t caves_near(struct plan *p, uintptr_t from, uint32_t size, uintptr_t target,
-			   uint32_t rows[NEAREST], uintptr_t at[NEAREST])
-{
-	const struct table_row *here = table_find(p->t, from - 1 - p->bias);
-	uint32_t n = 0, up, down;
-	bool more = here != NULL;
-
-	if (!here)
-		return 0;
-	up = down = (uint32_t)(here - p->t->rows);
-	while (more && n < NEAREST) {
-		more = false;
-		if (up + 1 < p->t->header->nrows &&
-		    (intptr_t)(p->bias + table_row_start(p->t, up + 1) - from) <= 127) {
-			more = true;
-			if (p->t->rows[++up].flags & TABLE_CAVE &&
-			    (at[n] = target ? holds(p, up, from, target)
-					    : room(p, up, from, size)) != 0)
-				rows[n++] = up;
-		}
-		if (n < NEAREST && down > 0 &&
-		    (intptr_t)(p->bias + table_row_start(p->t, down) - from) > -128) {
-			more = true;
-			if (p->t->rows[--down].flags & TABLE_CAVE &&
-			    (at[n] = target ? holds(p, down, from, target)
-					    : room(p, down, from, size)) != 0)
-				rows[n++] = down;
-		}
-	}
-	return n;
-}
-
-static void jump(struct text_patch *v, uintptr_t at, uint32_t size, uintptr_t target)
-{
-	uint32_t distance = (uint32_t)(target - (at + size));
-
-	v->at = at;
-	v->size = (uint8_t)size;
-	memory_read(at, v->was, size);
-	v->is[0] = size == JMP_LONG ? 0xe9 : 0xeb;
-	memcpy(v->is + 1, &distance, size - 1);
-}
-
-// A way by which a short jump that ends at from gets to target, over so many caves at most. 0: there is none.
-static uintptr_t way(struct plan *p, uintptr_t from, uintptr_t target, int hops)
-{
-	uintptr_t at[NEAREST];
-	uint32_t rows[NEAREST], n;
-
-	if (p->ncaves + HOPS > sizeof p->caves / sizeof *p->caves)
-		return 0;
-	if (caves_near(p, from, JMP_LONG, target, rows, at))
-		return at[0];
-	n = caves_near(p, from, JMP_LONG, 0, rows, at);
-	if (n) {
-		*taken(p, rows[0]) =
-			(uint8_t)(at[0] + JMP_LONG - p->bias - table_row_start(p->t, rows[0]));
-		jump(&p->caves[p->ncaves++], at[0], JMP_LONG, target);
-		return at[0];
-	}
-	n = hops > 1 ? caves_near(p, from, JMP_SHORT, 0, rows, at) : 0;
-	for (uint32_t i = 0; i < n; i++) {
-		uint8_t *used = taken(p, rows[i]), before = *used;
-		uintptr_t next;
-
-		*used = (uint8_t)(at[i] + JMP_SHORT - p->bias - table_row_start(p->t, rows[i]));
-		next = way(p, at[i] + JMP_SHORT, target, hops - 1);
-		if (next) {
-			jump(&p->caves[p->ncaves++], at[i], JMP_SHORT, next);
-			return at[i];
-		}
-		*used = before;
-	}
-	return 0;
-}
 
 // --- stubs ------------------------------------------------------------------------------------------------
 
@@ -414,14 +257,14 @@ static void plan_site(struct plan *p, const struct site *s)
 		return;
 	at = stub = entry(p, s);
 	if (stub && size == JMP_SHORT)
-		at = way(p, s->at + JMP_SHORT, stub, HOPS);
+		at = caves_way(&p->caves, s->at + JMP_SHORT, stub);
 	if (!at) {
 		st.slots[s->kind] = slots;
 		forget_near(p, near);
 		p->near_used = near;
 		return;
 	}
-	jump(&p->jumps[p->njumps++], s->at, size, at);
+	caves_jump(&p->jumps[p->njumps++], s->at, size, at);
 }
 
 // Once: the slots can be written, and children of forks know that they are.
@@ -446,7 +289,8 @@ static bool make_plan(struct plan *p)
 		st.off = true;
 		return false;
 	}
-	p->ntaken = p->ncaves = p->njumps = 0;
+	caves_begin(&p->caves, p->t, p->bias);
+	p->njumps = 0;
 	p->near = 0;
 	p->near_used = 0;
 	for (uint32_t i = 0; i < p->n; i++)
@@ -462,13 +306,13 @@ static bool make_plan(struct plan *p)
 	p->near = 0;
 	if (p->njumps == 0)
 		return false;
-	sort(p->caves, p->ncaves);
+	sort(p->caves.jumps, p->caves.njumps);
 	sort(p->jumps, p->njumps);
 	p->order = (struct text_order){.start = p->m->start,
 				       .end = p->m->end,
 				       .pid = sched.pid,
-				       .v = {p->caves, p->jumps},
-				       .n = {p->ncaves, p->njumps},
+				       .v = {p->caves.jumps, p->jumps},
+				       .n = {p->caves.njumps, p->njumps},
 				       .stop = &stop,
 				       .result = -ECANCELED}; // if it is killed
 	return true;

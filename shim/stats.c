@@ -170,7 +170,7 @@ void stats_thread_exit(const struct g *gp)
 	if (!r)
 		return;
 	r->tid = gp->tid;
-	copy_name(r->name, gp->name);
+	os_thread_name(r->name);
 	r->run_ns = load_relaxed(&gp->run_ns);
 	r->wait_ns = load_relaxed(&gp->wait_ns);
 	r->switches = load_relaxed(&gp->switches);
@@ -192,7 +192,7 @@ static void live_record(const struct g *gp, uint32_t status, int64_t now, struct
 
 	ret->tid = gp->tid;
 	text_printf(&t, "/proc/self/task/%d/comm", gp->tid);
-	copy_name(ret->name, os_read_file(path, name, sizeof(name)) > 0 ? name : gp->name);
+	copy_name(ret->name, os_read_file(path, name, sizeof(name)) > 0 ? name : "");
 	ret->run_ns = load_relaxed(&gp->run_ns);
 	ret->wait_ns = load_relaxed(&gp->wait_ns);
 	ret->switches = load_relaxed(&gp->switches);

@@ -190,14 +190,14 @@ void trace_retake(const struct p *pp)
 		    gp ? gp->goid : 0, self_id(), 0, 0);
 }
 
-static void write_name(const struct g *gp)
+static void write_name(const struct g *gp, const char name[16])
 {
 	uint64_t part[2];
 
 	for (int i = 0; i < 2; i++) {
 		part[i] = 0;
 		for (int k = 0; k < 8; k++)
-			part[i] |= (uint64_t)(uint8_t)gp->name[8 * i + k] << 8 * k;
+			part[i] |= (uint64_t)(uint8_t)name[8 * i + k] << 8 * k;
 		trace_write(TRACE_GO_NAME, (unsigned)i, NULL, gp->goid, (uint32_t)gp->tid, part[i],
 			    0);
 	}
@@ -206,7 +206,10 @@ static void write_name(const struct g *gp)
 // gp's thread leaves, and knows its name.
 void trace_end_of(const struct g *gp)
 {
-	write_name(gp);
+	char name[16] = "";
+
+	os_thread_name(name);
+	write_name(gp, name);
 	trace_write(TRACE_GO_END, 0, NULL, gp->goid, (uint32_t)gp->tid, 0, 0);
 }
 
@@ -303,25 +306,21 @@ static void look_at_names(void)
 		uint32_t status = load_relaxed(&gp->status);
 		char path[64], name[32] = "";
 		struct text t = {path, 0, sizeof path};
-		struct g copy;
 		bool same = true;
 
 		if (status == G_IDLE || status == G_DEAD || !gp->tid)
 			continue;
-		copy.goid = gp->goid;
-		copy.tid = gp->tid;
-		text_printf(&t, "/proc/self/task/%d/comm", copy.tid);
+		text_printf(&t, "/proc/self/task/%d/comm", gp->tid);
 		if (os_read_file(path, name, sizeof name) <= 0)
 			continue;
-		for (size_t i = 0; i < sizeof copy.name; i++) {
-			if (name[i] == '\n')
-				name[i] = 0;
-			copy.name[i] = i + 1 < sizeof copy.name ? name[i] : 0;
-			same = same && gp->traced_name[i] == copy.name[i];
-			gp->traced_name[i] = copy.name[i];
+		for (size_t i = 0; i < sizeof gp->traced_name; i++) {
+			char c = i + 1 < sizeof gp->traced_name && name[i] != '\n' ? name[i] : 0;
+
+			same = same && gp->traced_name[i] == c;
+			gp->traced_name[i] = c;
 		}
 		if (!same)
-			write_name(&copy);
+			write_name(gp, gp->traced_name);
 	}
 }
 

@@ -243,7 +243,6 @@ struct g {
 	uint8_t long_bursts;  // of these, in a row
 	int64_t unwatched, reckoned_cpu, reckoned_run; // credit.c; owner only
 	uint64_t run_ns, wait_ns, switches;
-	char name[16];
 	char traced_name[16]; // tracer: the one it wrote last
 
 #ifdef PREEMPT_INVARIANTS

@@ -199,7 +199,7 @@ void weigh(struct g *gp)
 		return;
 	}
 	if (config.weights[0]) {
-		sys5(SYS_prctl, 16 /* PR_GET_NAME */, name, 0, 0, 0);
+		os_thread_name(name);
 		named = weight_of_name(config.weights, name);
 	}
 	if (tls.weight)

@@ -2,8 +2,14 @@
 //
 // The lock word stays glibc's: taking is the real trylock, waiting is the parking lot's. Robust,
 // priority-inheriting, priority-protected and process-shared mutexes take glibc's own path.
+//
+// The plain kinds, which are nearly all, are taken and released here, in the same fields and the same order as glibc does it: for an uncontended
+// pair the two calls are a good part of what we would add. mutex_probe looks first whether those really are the fields; and where
+// another library wraps these functions as well, it is called.
 
+#include <linux/futex.h>
 #include <pthread.h>
+#include <string.h>
 #include <threads.h>
 
 #include "interpose.h"
@@ -21,10 +27,74 @@ REAL_FN(mtx_timedlock);
 REAL_FN(mtx_unlock);
 
 enum { TRY_PAUSE = 1000000 }; // ns
+#define NO_ELISION 512u	      // in the kind, if the program has named a type
+
+static uint64_t plain_kinds; // bit k: a mutex of kind k is taken here
 
 static int try(void *m)
 {
 	return REAL(pthread_mutex_trylock)(m);
+}
+
+// Does libc take and release a mutex of this kind by these fields alone?
+static bool probe(int kind)
+{
+	pthread_mutex_t free = {.__data.__kind = kind}, taken = free, m = free;
+
+	taken.__data.__lock = 1;
+	taken.__data.__owner = os_gettid();
+	taken.__data.__nusers = 1;
+	return try(&m) == 0 && memcmp(&m, &taken, sizeof m) == 0 &&
+	       REAL(pthread_mutex_unlock)(&m) == 0 && memcmp(&m, &free, sizeof m) == 0;
+}
+
+void mutex_probe(void)
+{
+	static const int kinds[] = {PTHREAD_MUTEX_TIMED_NP, PTHREAD_MUTEX_ADAPTIVE_NP};
+
+	// valgrind's tools wrap libc's functions where they are.
+	if (helper_valgrind() || !is_libcs(REAL(pthread_mutex_trylock)) ||
+	    !is_libcs(REAL(pthread_mutex_unlock)))
+		return;
+	for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++)
+		if (probe(kinds[i]))
+			plain_kinds |= 1ull << kinds[i];
+}
+
+static inline bool is_plain(const pthread_mutex_t *m)
+{
+	unsigned kind = (unsigned)m->__data.__kind & ~NO_ELISION;
+
+	return likely(kind < 64 && plain_kinds >> kind & 1);
+}
+
+static inline int try_as(const struct g *gp, pthread_mutex_t *m)
+{
+	if (!is_plain(m))
+		return REAL(pthread_mutex_trylock)(m);
+	if (!cas(&m->__data.__lock, 0, 1))
+		return EBUSY;
+	m->__data.__owner = gp->tid;
+	m->__data.__nusers++;
+	return 0;
+}
+
+// Threads that are no Gs wait in libc, with 2 in the lock word.
+__attribute__((noinline)) static void wake_foreign(pthread_mutex_t *m)
+{
+	sys6(SYS_futex, (long)&m->__data.__lock, FUTEX_WAKE_PRIVATE, 1, 0, 0, 0);
+}
+
+// Any thread may unlock this kind, and one that is not locked.
+static inline int release(pthread_mutex_t *m)
+{
+	if (!is_plain(m))
+		return REAL(pthread_mutex_unlock)(m);
+	m->__data.__owner = 0;
+	m->__data.__nusers--;
+	if (unlikely(xchg(&m->__data.__lock, 0) > 1))
+		wake_foreign(m);
+	return 0;
 }
 
 bool mutex_is_glibcs(const pthread_mutex_t *m)
@@ -86,7 +156,7 @@ EXPORT int pthread_mutex_lock(pthread_mutex_t *m)
 	if (unlikely(gp->barred == m) && m->__data.__owner != gp->tid)
 		share_barred(gp, m);
 	lock_counted(gp);
-	r = REAL(pthread_mutex_trylock)(m);
+	r = try_as(gp, m);
 	if (likely(r == 0)) {
 		gp->held = m;
 		return 0;
@@ -117,7 +187,7 @@ EXPORT int pthread_mutex_trylock(pthread_mutex_t *m)
 	if (unlikely(!gp))
 		return REAL(pthread_mutex_trylock)(m);
 	lock_counted(gp);
-	r = REAL(pthread_mutex_trylock)(m);
+	r = try_as(gp, m);
 	if (unlikely(!took(r)))
 		try_failed(gp, m, r);
 	else
@@ -160,7 +230,7 @@ static inline int unlocked(int r, const void *m)
 
 	if (unlikely(r != 0))
 		return r;
-	if (gp && gp->held == m)
+	if (likely(gp && gp->held == m))
 		gp->held = NULL;
 	if (unlikely(lot_has_waiters(m)))
 		share_released(gp, m);
@@ -170,7 +240,7 @@ static inline int unlocked(int r, const void *m)
 
 EXPORT int pthread_mutex_unlock(pthread_mutex_t *m)
 {
-	return unlocked(REAL(pthread_mutex_unlock)(m), m);
+	return unlocked(release(m), m);
 }
 ALIAS(__pthread_mutex_unlock, pthread_mutex_unlock);
 

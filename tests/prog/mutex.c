@@ -603,6 +603,56 @@ CASE_STRESS(mutex_nested)
 		CHECK_EQ(table_n[i], 0);
 }
 
+/* Threads that are with the scheduler and threads that are not (of the asynchronous cancel type) have one mutex in turn: who waits in libc
+ * is woken by who does not, and the other way round, and libc finds its fields as it leaves them. */
+static void *libcs_main(void *arg)
+{
+	CHECK_EQ(pthread_setcanceltype(PTHREAD_CANCEL_ASYNCHRONOUS, NULL), 0);
+	counter_main(arg);
+	CHECK_EQ(pthread_setcanceltype(PTHREAD_CANCEL_DEFERRED, NULL), 0);
+	return NULL;
+}
+
+static void check_fields(pthread_mutex_t *m)
+{
+	pthread_mutex_t was = *m;
+	pid_t self = gettid();
+
+	for (int i = 0; i < 2; i++) {
+		CHECK_EQ(i ? pthread_mutex_trylock(m) : pthread_mutex_lock(m), 0);
+		CHECK_EQ(m->__data.__lock, 1);
+		CHECK_EQ(m->__data.__owner, self);
+		CHECK_EQ(m->__data.__nusers, 1);
+		CHECK_EQ(m->__data.__kind, was.__data.__kind);
+		CHECK_EQ(pthread_mutex_trylock(m), EBUSY);
+		CHECK_EQ(pthread_mutex_unlock(m), 0);
+		CHECK_EQ(memcmp(m, &was, sizeof was), 0);
+	}
+}
+
+CASE_STRESS(mutex_beside_libc)
+{
+	static const int types[] = {-1, PTHREAD_MUTEX_NORMAL, PTHREAD_MUTEX_ADAPTIVE_NP};
+
+	for (int k = 0; k < 3; k++) {
+		pthread_mutex_t m = PTHREAD_MUTEX_INITIALIZER;
+		struct counter c = {&m, 0, 300};
+		pthread_t t[8];
+
+		if (types[k] >= 0)
+			make(&m, types[k], PTHREAD_PRIO_NONE, 0, 0);
+		CHECK_EQ(pthread_mutex_lock(&m), 0); /* so they all wait at first */
+		for (int i = 0; i < 8; i++)
+			t[i] = spawn(i & 1 ? libcs_main : counter_main, &c);
+		sleep_ns(5 * MS);
+		CHECK_EQ(pthread_mutex_unlock(&m), 0);
+		for (int i = 0; i < 8; i++)
+			join(t[i]);
+		CHECK_EQ(c.n, 8 * 300);
+		check_fields(&m);
+	}
+}
+
 /* A kind of wait that no interposer sees: the word is released behind the shim's back. */
 CASE_STRESS(mutex_foreign_unlock)
 {

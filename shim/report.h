@@ -116,10 +116,7 @@ void stats_run_delay(int64_t ns);	    // runnable to running
 void stats_overshoot(int64_t ns);	    // slice end to P given up
 void stats_thread_starts(uint32_t live);    // live: threads there are now
 void stats_thread_exit(const struct g *gp); // keep its figures for the report
-void stats_report(void);		    // as PREEMPT_STATS says; from the destructor
 void stats_reset_in_child(void);
-void stats_path(const char *from, struct text *path); // %p replaced
-bool stats_write(int fd);			      // the JSON
 // A thread, for reports.
 struct record {
 	uint32_t published;
@@ -128,8 +125,8 @@ struct record {
 	uint64_t run_ns, wait_ns, switches;
 };
 void each_thread(void (*fn)(const struct record *r, void *arg), void *arg, int64_t now);
-uint32_t jain_cpu(int64_t now);	  // in 1/10000
-int utf8(const unsigned char *s); // bytes of the character at s; 0: it is no UTF-8
+uint32_t threads_left_out(void); // that have exited without a record
+uint32_t jain_cpu(int64_t now);	 // in 1/10000
 // Times in log-linear buckets: those below 8 have one each; above, 8 for each power of two up to 2^62.
 enum { SUB_BITS = 3, SUB = 1 << SUB_BITS, BUCKETS = (63 - SUB_BITS) * SUB + SUB };
 struct histogram {
@@ -145,6 +142,16 @@ struct histograms {
 	};
 } __attribute__((aligned(4096)));
 extern struct histograms histograms;
+struct summary {
+	uint64_t count, p50, p90, p99, max;
+};
+struct summary summarize(const struct histogram *h);
+
+// --- statsreport.c ----------------------------------------------------------------------------------------
+void stats_report(void);			      // as PREEMPT_STATS says; from the destructor
+void stats_path(const char *from, struct text *path); // %p replaced
+bool stats_write(int fd);			      // the JSON
+int utf8(const unsigned char *s); // bytes of the character at s; 0: it is no UTF-8
 
 // --- prometheus.c: the figures in the text format of Prometheus ---------------------------------------
 bool is_prometheus(const char *path); // ends in .prom

@@ -1,5 +1,6 @@
 // test_stats.c: histograms, records of exited threads, the two reports, the schedtrace line.
 
+#include <sys/prctl.h>
 #include <sys/stat.h>
 
 #include "unit.h"
@@ -200,7 +201,7 @@ static void exit_thread(int tid, const char *name, uint64_t run_ns)
 {
 	struct g gp = {.tid = tid, .run_ns = run_ns, .wait_ns = 5, .switches = 6};
 
-	snprintf(gp.name, sizeof(gp.name), "%s", name);
+	prctl(PR_SET_NAME, name);
 	stats_thread_exit(&gp);
 }
 
@@ -301,9 +302,8 @@ START_TEST(live_threads)
 	int64_t now = os_nanotime();
 
 	for (int i = 0; i < 4; i++) {
-		live[i].tid = 1000000000 + i; // no such thread: the name is what the G says
+		live[i].tid = 1000000000 + i; // no such thread, so it has no name
 		live[i].alllink = i ? &live[i - 1] : NULL;
-		strcpy(live[i].name, "live");
 	}
 	live[0].status = G_RUNNING;
 	live[0].run_since = now - 1000000000;

@@ -93,16 +93,13 @@ static void install_ours(const struct g *gp)
 
 void altstack_thread_start(struct g *gp)
 {
-	stack_t ours = {.ss_sp = gp->altstack, .ss_size = g_altstack_size()};
-	stack_t old = {.ss_flags = SS_DISABLE};
+	stack_t ss = {.ss_flags = SS_DISABLE};
 
-	// Nearly always it has none yet. Refused while the thread runs on one.
-	if (sys2(SYS_sigaltstack, &ours, &old) < 0)
-		sys2(SYS_sigaltstack, NULL, &old);
-	if (!unset(&old))
-		gp->prog_altstack = old;
-	if (!altstack_is_ours(gp))
-		sys2(SYS_sigaltstack, &old, NULL);
+	sys2(SYS_sigaltstack, NULL, &ss);
+	if (!unset(&ss))
+		gp->prog_altstack = ss;
+	if (altstack_is_ours(gp))
+		install_ours(gp);
 }
 
 void altstack_thread_exit(struct g *gp)

@@ -11,7 +11,6 @@
 #include "caves.h"
 
 enum {
-	HOPS = 3,      // caves on the way
 	NEAREST = 8,   // looked at for each hop
 	CAVE_MAX = 64, // bytes of one that are used
 };

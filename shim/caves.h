@@ -5,7 +5,12 @@
 #include "shim.h"
 #include "site.h"
 
-enum { JMP_SHORT = 2, JMP_LONG = 5, CAVES = 3 * SITE_STUBS };
+enum {
+	JMP_SHORT = 2,
+	JMP_LONG = 5,
+	HOPS = 3,
+	CAVES = HOPS * SITE_STUBS
+}; // HOPS: caves on the way at most
 
 // Of one module.
 struct caves {

@@ -4,13 +4,13 @@
 // waking its kernel thread before there is a P for it. But the lock word must stay glibc's, so that
 // code that was not interposed, or ran before us, can use the same object.
 //
-// Approach. Waiters queue in hash buckets by the object's address, FIFO. Taking is always done by the
+// Approach. Waiters queue in hash buckets by the object's address, FIFO. Who has waited takes by the
 // real try function; the lot only decides who sleeps and who is made runnable. Nothing in the object
 // is ours, so destroying it right after use, or unmapping it, is no concern of the lot's.
 //
 // The delicate race: a releaser looks at the bucket's count without its lock. A waiter raises the count
 // (a locked instruction), then tries the object once more; a releaser releases (a locked instruction
-// in glibc), then reads the count. One of them must see the other. Where the release is a plain store
+// in glibc, or in mutex.c), then reads the count. One of them must see the other. Where the release is a plain store
 // (pthread_spin_unlock) the lot is not used.
 //
 // A release by code that was not interposed wakes nobody: lot_acquire tries again by itself at an

@@ -149,6 +149,7 @@ void stats_thread_starts(uint32_t live)
 void stats_thread_exit(const struct g *gp)
 {
 	struct record *r;
+	char name[16];
 
 	if (!config.stats[0])
 		return;
@@ -156,7 +157,8 @@ void stats_thread_exit(const struct g *gp)
 	if (!r)
 		return;
 	r->tid = gp->tid;
-	os_thread_name(r->name);
+	os_thread_name(name);
+	copy_name(r->name, name);
 	r->run_ns = load_relaxed(&gp->run_ns);
 	r->wait_ns = load_relaxed(&gp->wait_ns);
 	r->switches = load_relaxed(&gp->switches);

@@ -190,7 +190,7 @@ void trace_retake(const struct p *pp)
 		    gp ? gp->goid : 0, self_id(), 0, 0);
 }
 
-static void write_name(const struct g *gp, const char name[16])
+static void write_name(uint64_t goid, int tid, const char name[16])
 {
 	uint64_t part[2];
 
@@ -198,8 +198,7 @@ static void write_name(const struct g *gp, const char name[16])
 		part[i] = 0;
 		for (int k = 0; k < 8; k++)
 			part[i] |= (uint64_t)(uint8_t)name[8 * i + k] << 8 * k;
-		trace_write(TRACE_GO_NAME, (unsigned)i, NULL, gp->goid, (uint32_t)gp->tid, part[i],
-			    0);
+		trace_write(TRACE_GO_NAME, (unsigned)i, NULL, goid, (uint32_t)tid, part[i], 0);
 	}
 }
 
@@ -209,7 +208,7 @@ void trace_end_of(const struct g *gp)
 	char name[16] = "";
 
 	os_thread_name(name);
-	write_name(gp, name);
+	write_name(gp->goid, gp->tid, name);
 	trace_write(TRACE_GO_END, 0, NULL, gp->goid, (uint32_t)gp->tid, 0, 0);
 }
 
@@ -304,23 +303,27 @@ static void look_at_names(void)
 	// acquire: pairs with gfree_refill
 	for (struct g *gp = load_acquire(&sched.allgs); gp; gp = gp->alllink) {
 		uint32_t status = load_relaxed(&gp->status);
-		char path[64], name[32] = "";
+		char path[64], read[32] = "", name[sizeof gp->traced_name];
 		struct text t = {path, 0, sizeof path};
+		uint64_t goid =
+			gp->goid; // before the file is read: it may be another thread's G by then
+		int tid = gp->tid;
 		bool same = true;
 
-		if (status == G_IDLE || status == G_DEAD || !gp->tid)
+		if (status == G_IDLE || status == G_DEAD || !tid)
 			continue;
-		text_printf(&t, "/proc/self/task/%d/comm", gp->tid);
-		if (os_read_file(path, name, sizeof name) <= 0)
+		text_printf(&t, "/proc/self/task/%d/comm", tid);
+		if (os_read_file(path, read, sizeof read) <= 0)
 			continue;
-		for (size_t i = 0; i < sizeof gp->traced_name; i++) {
-			char c = i + 1 < sizeof gp->traced_name && name[i] != '\n' ? name[i] : 0;
-
-			same = same && gp->traced_name[i] == c;
-			gp->traced_name[i] = c;
+		for (size_t i = 0; i < sizeof name; i++) {
+			if (read[i] == '\n')
+				read[i] = 0;
+			name[i] = i + 1 < sizeof name ? read[i] : 0;
+			same = same && gp->traced_name[i] == name[i];
+			gp->traced_name[i] = name[i];
 		}
 		if (!same)
-			write_name(gp, gp->traced_name);
+			write_name(goid, tid, name);
 	}
 }
 

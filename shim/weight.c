@@ -6,7 +6,7 @@
 // and nice act on one thread. (pthread priorities mean something in the real-time classes only.)
 //
 // Problem: names and priorities change at any time, by calls from anywhere, also from other processes. Approach: a G reads its own when
-// it has run, 10 ms after it began and then more and more seldom, up to once a second. That costs under a microsecond each time, and
+// it has run: a new thread a millisecond after it was made, all again after 10 ms and then more and more seldom, up to once a second. That costs under a microsecond each time, and
 // nobody has to walk over all Gs. Under a seccomp filter sysmon reads them for it. Rejected: an interposer for each of the ten calls, which would miss the raw ones.
 
 #include <sched.h>

@@ -1,11 +1,11 @@
 // mutex.c: pthread_mutex_*, mtx_*.
 //
-// The lock word stays glibc's: taking is the real trylock, waiting is the parking lot's. Robust,
-// priority-inheriting, priority-protected and process-shared mutexes take glibc's own path.
+// The lock word stays glibc's, and waiting is the parking lot's. Robust, priority-inheriting, priority-protected and
+// process-shared mutexes take glibc's own path.
 //
-// The plain kinds, which are nearly all, are taken and released here, in the same fields and the same order as glibc does it: for an uncontended
-// pair the two calls are a good part of what we would add. mutex_probe looks first whether those really are the fields; and where
-// another library wraps these functions as well, it is called.
+// The plain kinds, which are nearly all, are tried and released here, in the same fields and the same order as glibc does it: for an uncontended
+// pair the two calls are a good part of what we would add. mutex_probe looks first whether those really are the fields; where
+// another library wraps these functions as well, it is called. All else, and whoever has waited, takes by the real trylock.
 
 #include <linux/futex.h>
 #include <pthread.h>
@@ -39,13 +39,16 @@ static int try(void *m)
 // Does libc take and release a mutex of this kind by these fields alone?
 static bool probe(int kind)
 {
-	pthread_mutex_t free = {.__data.__kind = kind}, taken = free, m = free;
+	pthread_mutex_t free = {.__data.__kind = kind}, taken = free, m = free, while_taken;
 
 	taken.__data.__lock = 1;
 	taken.__data.__owner = os_gettid();
 	taken.__data.__nusers = 1;
-	return try(&m) == 0 && memcmp(&m, &taken, sizeof m) == 0 &&
-	       REAL(pthread_mutex_unlock)(&m) == 0 && memcmp(&m, &free, sizeof m) == 0;
+	if (try(&m) != 0)
+		return false;
+	while_taken = m;
+	return REAL(pthread_mutex_unlock)(&m) == 0 && memcmp(&m, &free, sizeof m) == 0 &&
+	       memcmp(&while_taken, &taken, sizeof m) == 0;
 }
 
 void mutex_probe(void)
@@ -53,12 +56,13 @@ void mutex_probe(void)
 	static const int kinds[] = {PTHREAD_MUTEX_TIMED_NP, PTHREAD_MUTEX_ADAPTIVE_NP};
 
 	// valgrind's tools wrap libc's functions where they are.
-	if (helper_valgrind() || !is_libcs(REAL(pthread_mutex_trylock)) ||
-	    !is_libcs(REAL(pthread_mutex_unlock)))
-		return;
-	for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++)
-		if (probe(kinds[i]))
-			plain_kinds |= 1ull << kinds[i];
+	if (!helper_valgrind() && libc_hi != UINTPTR_MAX && is_libcs(REAL(pthread_mutex_trylock)) &&
+	    is_libcs(REAL(pthread_mutex_unlock)))
+		for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++)
+			if (probe(kinds[i]))
+				plain_kinds |= 1ull << kinds[i];
+	if (!plain_kinds)
+		log_line(LOG_INFO, "mutexes are taken by calls of libc's functions, not without");
 }
 
 static inline bool is_plain(const pthread_mutex_t *m)
@@ -72,7 +76,9 @@ static inline int try_as(const struct g *gp, pthread_mutex_t *m)
 {
 	if (!is_plain(m))
 		return REAL(pthread_mutex_trylock)(m);
-	if (!cas(&m->__data.__lock, 0, 1))
+	// As libc does it, who only tries does not take the cache line from the holder.
+	if (load_relaxed(&m->__data.__lock) != 0 ||
+	    !cas(&m->__data.__lock, 0, 1)) // pairs with the xchg in release, and libc's unlock
 		return EBUSY;
 	m->__data.__owner = gp->tid;
 	m->__data.__nusers++;
@@ -92,6 +98,7 @@ static inline int release(pthread_mutex_t *m)
 		return REAL(pthread_mutex_unlock)(m);
 	m->__data.__owner = 0;
 	m->__data.__nusers--;
+	// Pairs with the cas in try_as, and with a waiter that raises the lot's count before it tries again (park.c).
 	if (unlikely(xchg(&m->__data.__lock, 0) > 1))
 		wake_foreign(m);
 	return 0;

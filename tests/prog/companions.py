@@ -124,6 +124,10 @@ def preload_interposer():
     wrapper = built("wrapper.c", "wrapper.so", "gcc", "-O1", "-shared", "-fPIC", "{src}", "-o", "{out}")
     for preload in (f"{LIB} {wrapper}", f"{wrapper} {LIB}"):
         good(objects, preload=preload, err="balanced\n")
+    # Mutexes are taken without a call, but where that call would go to somebody else.
+    for preload, called in ((f"{LIB}", False), (f"{LIB} {wrapper}", True), (f"{wrapper} {LIB}", False)):
+        got = run(objects, env=environment(preload, PREEMPT_LOG="info"))
+        want(got[0] == 0 and ("mutexes are taken by calls of libc's" in got[2]) == called, f"{preload}: {got}")
 
 
 # --- sanitizers -----------------------------------------------------------------------------------------

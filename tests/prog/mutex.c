@@ -644,7 +644,8 @@ CASE_STRESS(mutex_beside_libc)
 		CHECK_EQ(pthread_mutex_lock(&m), 0); /* so they all wait at first */
 		for (int i = 0; i < 8; i++)
 			t[i] = spawn(i & 1 ? libcs_main : counter_main, &c);
-		sleep_ns(5 * MS);
+		while (__atomic_load_n(&m.__data.__lock, __ATOMIC_RELAXED) != 2)
+			sleep_ns(MS); /* until one waits in libc */
 		CHECK_EQ(pthread_mutex_unlock(&m), 0);
 		for (int i = 0; i < 8; i++)
 			join(t[i]);

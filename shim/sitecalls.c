@@ -42,6 +42,9 @@ static bool may_stop(const struct g *gp)
 // Has it no P? Then it has nothing to hand on, and sysmon sees to it that it does not spin for long. Would it queue
 // all the same, then with the locks it holds, so that more threads spin, and queue: of 32 threads of MariaDB, hardly one
 // of which waited for a P otherwise, 6000 did each second.
+//
+// Where they are many, who has a P is one among them, and holds as much that others spin for (latches of the program's own making): it goes on
+// as well until its slice ends. (120 times a second one of MariaDB's 32 connections queued so: 0.81 of plain instead of 0.94.)
 static bool on_credit(const struct g *gp)
 {
 	const struct p *pp = gp->p;
@@ -69,7 +72,7 @@ void site_waits(uintptr_t from)
 	if (!long_enough || (gp->locks > 0 && tls.pauses < SPIN_HOLDER))
 		return;
 	tls.pauses = 0;
-	if (!may_stop(gp) || on_credit(gp))
+	if (!may_stop(gp) || on_credit(gp) || credit_is_common(os_nanotime()))
 		return;
 	STAT(spin_site_yields);
 	spin_yield(gp, pc, tls.paused_since, NULL);

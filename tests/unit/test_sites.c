@@ -129,6 +129,32 @@ START_TEST(on_credit)
 }
 END_TEST
 
+// Where most run on credit who has a P goes on as well. It stops again once that is over.
+START_TEST(credit_common)
+{
+	rewrite();
+	become();
+	holds_p();
+	store_relaxed(&sched.active, PHASE_ACTIVE);
+	config.credit = 100000;
+	sched.policy = &policy_fair;
+	for (int i = 0; i < 100; i++) {
+		struct g other = {.weight = WEIGHT_ORDINARY};
+
+		now += 10000;
+		ck_assert(credit_back(&other, now));
+	}
+	ck_assert(credit_is_common(now));
+	sched.demand = 1;
+	call("spin_plain", 200);
+	ck_assert_uint_eq(stats.spin_yields, 0);
+	now += 10000000;
+	ck_assert(!credit_is_common(now));
+	call("spin_plain", 200);
+	ck_assert_uint_gt(stats.spin_yields, 0);
+}
+END_TEST
+
 // Whose slice is over stops at the next PAUSE, not at the 24th, but for a while with locks held: in our text no signal stops it.
 START_TEST(asked_to_yield)
 {
@@ -616,6 +642,7 @@ static void add(TCase *tc)
 	tcase_add_test(tc, chosen);
 	tcase_add_test(tc, counted);
 	tcase_add_test(tc, on_credit);
+	tcase_add_test(tc, credit_common);
 	tcase_add_test(tc, asked_to_yield);
 	tcase_add_test(tc, forked_unseen);
 	tcase_add_test(tc, not_with_sample);

@@ -36,6 +36,11 @@ static int try(void *m)
 	return REAL(pthread_mutex_trylock)(m);
 }
 
+static bool same(const pthread_mutex_t *a, const pthread_mutex_t *b)
+{
+	return memcmp(a->__size, b->__size, sizeof a->__size) == 0;
+}
+
 // Does libc take and release a mutex of this kind by these fields alone?
 static bool probe(int kind)
 {
@@ -47,8 +52,7 @@ static bool probe(int kind)
 	if (try(&m) != 0)
 		return false;
 	while_taken = m;
-	return REAL(pthread_mutex_unlock)(&m) == 0 && memcmp(&m, &free, sizeof m) == 0 &&
-	       memcmp(&while_taken, &taken, sizeof m) == 0;
+	return REAL(pthread_mutex_unlock)(&m) == 0 && same(&m, &free) && same(&while_taken, &taken);
 }
 
 void mutex_probe(void)

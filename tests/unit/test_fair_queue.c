@@ -297,6 +297,30 @@ START_TEST(charged_from_the_start)
 }
 END_TEST
 
+// A thread that was made just now has its maker's weight for a millisecond, and the kernel is not asked for its clock; any other is asked at once.
+START_TEST(new_threads)
+{
+	struct g *made = &threads[0].g, *adopted = &threads[1].g;
+
+	begin(1, 10 * MS, 1);
+	made->start = (void *(*)(void *))1;
+	queue_one(0, READY_NEW);
+	queue_one(1, READY_NEW);
+	ck_assert_int_eq(made->weigh_at, now + MS);
+	ck_assert_int_eq(made->charged, 1);
+	ck_assert_int_eq(adopted->weigh_at, 0);
+	ck_assert_int_eq(adopted->charged, 0);
+	policy_fair.charge(made, MS / 2, now += MS / 2);
+	ck_assert_int_eq(made->weigh_every, 0);
+	ck_assert_int_eq(made->charged, 1 + MS / 2);
+	policy_fair.charge(made, MS / 2, now += MS / 2);
+	ck_assert_int_ne(made->weigh_every, 0);
+	made->vtime = 0; // and what it held before the kernel started it is not charged in full
+	policy_fair.charge(made, 100000 * (int64_t)MS, now += 100000 * (int64_t)MS);
+	ck_assert_int_lt(made->vtime, 10000 * (int64_t)MS);
+}
+END_TEST
+
 // Credit is for those who have not had their share.
 START_TEST(credit)
 {
@@ -394,6 +418,7 @@ static void add(TCase *tc)
 	tcase_add_test(tc, hands_on);
 	tcase_add_test(tc, charged_by_cpu);
 	tcase_add_test(tc, charged_from_the_start);
+	tcase_add_test(tc, new_threads);
 	tcase_add_test(tc, credit);
 	tcase_add_test(tc, holder_ended);
 	tcase_add_test(tc, cost);

@@ -110,8 +110,6 @@ static void grant(struct p *pp, struct g *gp, bool inherit)
 	gp->switches++;
 	STAT(switches);
 	stats_run_delay(waited);
-	if (gp->ready_as == READY_WOKEN)
-		gp->burst_since = now;
 	gp->suspect = pp->freed_by && gp->ready_as == READY_PREEMPTED;
 	wirep(pp, gp, now, inherit);
 	if (gp->suspect)
@@ -234,6 +232,7 @@ static void run_ends(struct g *gp, int64_t now)
 		sched.policy->charge(gp, now - gp->run_since - gp->spun_ns, now);
 	gp->spun_ns = gp->idle_ns = 0;
 	gp->run_ns += (uint64_t)(now - gp->run_since);
+	gp->burst += now - gp->run_since;
 	gp->run_since = now;
 	gp->cpu = os_getcpu();
 }
@@ -260,7 +259,8 @@ bool gopark_begin_for(struct g *gp, enum wait_reason why, struct g *owner)
 		run_ends(gp, now);
 	else
 		stray_ends(gp, had, now);
-	burst_ends(gp, now);
+	if (why != WAIT_MUTEX && why != WAIT_RWLOCK_R && why != WAIT_RWLOCK_W)
+		burst_ends(gp);
 	gp->run_since = now;
 	gp->p = NULL;
 	gp->waitreason = (uint8_t)why;
@@ -374,8 +374,6 @@ void run_again(struct g *gp, bool on_credit, enum ready_as as)
 	}
 	now = os_nanotime();
 	gp->ready_as = (uint8_t)as;
-	if (as == READY_WOKEN)
-		gp->burst_since = now;
 	if (sched.policy->wakes)
 		sched.policy->wakes(gp, now);
 	pp = pidleget();
@@ -448,7 +446,6 @@ void goready(struct g *gp)
 		sched.policy->wakes(gp, now);
 	if (credit_woken(gp, now)) {
 		now = os_nanotime(); // after its unblocking, as in grant: for the trace
-		gp->burst_since = now;
 		runs_without(gp, now);
 		store_relaxed(&gp->park, PARK_NONE); // not before its status: settle
 		wake(gp);
@@ -605,7 +602,7 @@ void entersyscallblock_slow(struct g *gp)
 		run_ends(gp, now);
 	else
 		stray_ends(gp, had, now);
-	burst_ends(gp, now);
+	burst_ends(gp);
 	gp->call_since = now;
 	TRACE(write, TRACE_SYSCALL_BLOCK, 0, pp, gp->goid, 0, at.pc, now);
 	gp->run_since = 0; // accounted for
@@ -658,6 +655,7 @@ void exitsyscall_slow(struct g *gp)
 	critical_enter();
 	if (load_relaxed(&sched.active) != PHASE_DORMANT)
 		stray_ends(gp, had, had ? gp->retaken_at : os_nanotime());
+	gp->burst = 0; // not known: the time without a P was mostly the wait
 	critical_leave();
 	TRACE(write, TRACE_SYSCALL_BLOCKED, 0, NULL, gp->goid, 0, 0, 0);
 	set_status(gp, G_RUNNING);

@@ -279,7 +279,7 @@ bool credit_woken(const struct g *gp, int64_t now); // may it, woken by another 
 bool credit_is_common(int64_t now);		    // most come back on credit
 void runs_without(struct g *gp, int64_t now);	    // it does; then sysmon_stray
 void stray_ends(struct g *gp, const struct p *lost, int64_t now); // it stops; by its own thread
-void burst_ends(struct g *gp, int64_t now);			  // the same, with a P or without
+void burst_ends(struct g *gp);					  // the same, with a P or without
 
 // --- sleepers.c -------------------------------------------------------------------------------
 enum { RETAKE_AFTER = 20000 };	     // ns in one system call; Go's sysmon tick

@@ -159,7 +159,7 @@ START_TEST(no_more_than_its_share)
 	setup(1);
 	many_come_back(1 * MS);
 	woken.vtime = fair_clock();
-	woken.run_since = woken.burst_since = now;
+	woken.run_since = now;
 	// A quantum ahead is allowed; twice what is not reckoned yet, and the last burst.
 	most = config.quantum + 2 * 6 * MS + 1 * MS;
 	ck_assert_int_le(computes_until_refused(_i), most);
@@ -227,8 +227,56 @@ START_TEST(granted_on_the_way)
 }
 END_TEST
 
+// The holder of the P computes for ns and waits. (It keeps its P for that: there is nobody to give it to.)
+static void burst(int64_t ns, enum wait_reason why)
+{
+	now += ns;
+	ck_assert(gopark_begin(holder, why));
+	goready(holder);
+	ck_assert_ptr_nonnull(holder->p);
+	holder->note = NOTE_NONE;
+	holder->waiting = false;
+}
+
+// Who has computed for long three times in a row between its waits gets no credit, and who did so once for a short time gets it again. What
+// lies between two waits for a lock is one burst.
+START_TEST(long_bursts)
+{
+	int64_t most;
+
+	setup(_i);
+	most = 5 * config.credit;
+	for (int i = 0; i < 3; i++) {
+		ck_assert(credit_back(holder, now));
+		burst(most, WAIT_MUTEX);
+		burst(most, WAIT_RWLOCK_R);
+		burst(1, WAIT_COND);
+	}
+	ck_assert(!credit_back(holder, now));
+	burst(most, WAIT_COND);
+	ck_assert(credit_back(holder, now));
+	for (int i = 0; i < 9; i++)
+		burst(most, WAIT_SEM);
+	ck_assert(credit_back(holder, now));
+}
+END_TEST
+
+// It does get credit where most run on it. One that queues would be asked for from all others.
+START_TEST(long_bursts_among_many)
+{
+	setup(1);
+	for (int i = 0; i < 3; i++)
+		burst(6 * config.credit, WAIT_COND);
+	ck_assert(!credit_back(holder, now));
+	many_come_back(1 * MS);
+	ck_assert(credit_back(holder, now));
+}
+END_TEST
+
 static void add(TCase *tc)
 {
+	tcase_add_loop_test(tc, long_bursts, 0, POLICIES);
+	tcase_add_test(tc, long_bursts_among_many);
 	tcase_add_loop_test(tc, woken_among_many, 0, POLICIES);
 	tcase_add_test(tc, does_not_keep_itself_up);
 	tcase_add_loop_test(tc, no_more_than_its_share, 0, 2);

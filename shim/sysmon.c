@@ -19,10 +19,11 @@
 static const int64_t US = 1000, MS = 1000000;
 enum {
 	TICK_MIN = 50000,   // ns; below it timers on virtual machines are late anyway
+	TICK_CALL = 250000, // ns until the next look at a call that has just begun, at most
 	TICK_MAX = 1500000, // ns; at slices of 1 ms their ends are looks enough
 	CONFIRM =
 		200000, // ns between the first look at a holder and the second, where holders block unseen
-	FRUITLESS = 20,		// looks before the interval starts to double
+	FRUITLESS = 2,		// looks before the interval starts to double
 	LINGER = 10,		// short sleeps without demand before the long one
 	SIGNAL_LOST = 20000000, // ns until a signal on its way is given up
 	UNSTARTED = 10000000,	// ns with a P until a thread is expected to have started
@@ -358,8 +359,8 @@ static int64_t watch_syscall(struct p *pp, uint64_t word, struct g *gp, int64_t 
 {
 	int64_t since = in_syscall_since(pp, word, now);
 
-	if (now < since + RETAKE_AFTER)
-		return since + RETAKE_AFTER;
+	if (now < since + RETAKE_AFTER) // most are over by then: not worth a wake-up of its own
+		return now + earlier(mon.tick, TICK_CALL);
 	if (chaos_repeats() && !chaos_takes(gp, since, now))
 		return now + MS;
 	if (runqempty(pp) && load_relaxed(&sched.npidle) > 0 && now < since + 10 * MS)

@@ -67,13 +67,14 @@ void stray_ends(struct g *gp, const struct p *lost, int64_t now)
 			cpu = os_thread_cputime(gp->tid) - load_relaxed(&gp->cpu_seen);
 		charged = cpu > config.credit && cpu < alone ? cpu : config.credit;
 	}
+	gp->burst +=
+		held + (lost ? charged : alone); // who lost its P was asleep, where nobody saw it
 	charged += held;
 	if (sched.policy->charge) {
 		gp->unwatched += alone - (charged - held);
 		charged += missing(gp, charged);
 		sched.policy->charge(gp, charged, now);
 	}
-	gp->burst += alone + held;
 	gp->run_ns += (uint64_t)charged; // no less than snapshot.c has said so far
 }
 

@@ -477,6 +477,11 @@ void goready(struct g *gp)
 
 // --- yielding -------------------------------------------------------------------------------------
 
+enum {
+	PULL_AFTER = 550000, // ns; the timer's slack comes on top
+	PULLS = 3,
+};
+
 static void yield(struct g *gp, enum g_status as, enum ready_as why, struct g *to);
 
 // Go to the tail of the global queue and let the next one run. as: G_RUNNABLE, or G_PREEMPTED from
@@ -493,11 +498,26 @@ void gosched_spun(struct g *gp, struct g *owner)
 	yield(gp, G_RUNNABLE, READY_SPUN, owner);
 }
 
+// gp, which was preempted, has handed its P to a G that ran last on another CPU. The kernel may have woken that one there, behind the holder of
+// another P, and sees only some milliseconds later that this CPU is idle: with three busy threads on two CPUs, 8 % of them were
+// lost. It looks for work when a CPU gets idle, but not always, and it leaves threads alone that ran less than half a
+// millisecond ago (sysctl kernel.sched_migration_cost_ns). So gp wakes up for an instant when that is over, some times. True: it was granted a P.
+static bool pull_here(struct g *gp)
+{
+	for (int i = 0; i < PULLS; i++) {
+		struct deadline soon = os_deadline_in(PULL_AFTER);
+
+		if (park_wait(gp, &soon, 0) == 0)
+			return true;
+	}
+	return false;
+}
+
 static void yield(struct g *gp, enum g_status as, enum ready_as why, struct g *to)
 {
 	struct p *had, *pp;
 	int64_t now;
-	bool asked;
+	bool asked, apart;
 
 	critical_enter();
 	had = gp->p;
@@ -536,9 +556,13 @@ static void yield(struct g *gp, enum g_status as, enum ready_as why, struct g *t
 	}
 	ready(NULL, gp, false);
 	schedule_to(pp, to);
+	apart = why == READY_PREEMPTED && config.quantum > PULLS * PULL_AFTER &&
+		load_relaxed(&pp->cpu) != gp->cpu; // a hint: it is somebody else's P
 	sysmon_kick();
 	gp->waiting = true;
 	critical_leave();
+	if (apart && pull_here(gp))
+		return;
 	park_wait(gp, NULL, 0);
 }
 

@@ -239,8 +239,8 @@ struct g {
 	int64_t stray_waits;  // sysmon: how often it had blocked, or -1: not known
 	int64_t stray_asked;  // sysmon: when it was first asked to queue in that stretch, or 0
 	struct asking asking; // sysmon: preemption signals to it in that stretch
-	int64_t burst;	      // ns that it has run since its last wait, those for locks apart
-	uint8_t long_bursts;  // of these, in a row
+	int64_t burst;	     // ns that it has run since its last wait; those for locks do not count
+	uint8_t long_bursts; // of these, in a row
 	int64_t unwatched, reckoned_cpu, reckoned_run; // credit.c; owner only
 	uint64_t run_ns, wait_ns, switches;
 	char traced_name[16]; // tracer: the one it wrote last

@@ -19,7 +19,7 @@
 //  - It yields: behind the first in the queue. A yield is a real hand-off.
 //
 // The bounds. S: the longest a G holds a P while others wait, that is Q, PREEMPT_LOCK_GRACE and PREEMPT_FORCE_AFTER. T:
-// the most of the tolerances below, that is Q. K = CARRY * Q.
+// the most of the tolerances below, that is 2 Q. K = CARRY * Q.
 //  1. No G in the queue is behind the clock by more than K. It was not when it came (above); and the clock is only ever
 //     raised to what is at most the least of the queue, so at that moment nobody is behind it at all.
 //  2. No G is ahead of the clock by more than (Q + S + T)/w. It is picked at no more than T/w ahead, for the clock is raised to the first
@@ -36,7 +36,7 @@
 //
 // Which thread on which CPU: the kernel likes to wake a thread where it ran last, busy or not, and may take milliseconds to see that another
 // CPU is idle. So among the first of the queue one is preferred that ran last on a CPU where no other P's holder runs, if it has
-// at most Q/2w more virtual time than the first, or Q/w if it is the one that had this P; if a woken G has asked for this P, at most the granularity. Two holders that
+// at most Q/2w more virtual time than the first, or 2 Q/w if it is the one that had this P; if a woken G has asked for this P, at most the granularity. Two holders that
 // came to be on one CPU part at the next pick of either. (Without, 16 pairs of threads used 1.3 of two CPUs.) Nor is one preferred that gave its P up
 // on another CPU, but does not sleep yet: whom it woke there has preempted it, so its thread has to wait for that CPU, and this one would be idle.
 //
@@ -107,6 +107,12 @@ static int64_t granularity(void)
 static int64_t tolerance(void)
 {
 	return config.quantum / 2;
+}
+
+// For who had the P and would go on with it. (With one quantum instead of two, three busy threads on two CPUs do 0.955 of their work, not 0.97.)
+static int64_t lead(void)
+{
+	return 2 * config.quantum;
 }
 
 static uint32_t queued(void)
@@ -428,7 +434,7 @@ static uint32_t which(struct p *pp, int64_t now, bool *ret_inherit)
 		if (taken & cpu_bit(gp->cpu) || (k && gp->ready_as == READY_YIELDED) ||
 		    (gp != self && awake(gp)) ||
 		    minus(at[k].key, at[0].key) >
-			    virtual(gp == self && !asked ? config.quantum : most, gp->weight))
+			    virtual(gp == self && !asked ? lead() : most, gp->weight))
 			continue;
 		*ret_inherit &= gp == woke;
 		return k;

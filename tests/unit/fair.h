@@ -228,7 +228,7 @@ static inline int64_t S(void) // of the head of policy_fair.c
 }
 static inline int64_t T(void)
 {
-	return config.quantum;
+	return 2 * config.quantum;
 }
 
 static inline void check_state(void)

@@ -227,7 +227,7 @@ START_TEST(prefers_who_sleeps)
 }
 END_TEST
 
-// Who was preempted goes on, by at most a quantum more than the first, where that one ran last on the CPU of another P's holder, or does
+// Who was preempted goes on, by at most two quanta more than the first, where that one ran last on the CPU of another P's holder, or does
 // not sleep yet; not when a woken thread has asked for the P.
 START_TEST(goes_on_rather_than_another_cpu)
 {
@@ -238,7 +238,7 @@ START_TEST(goes_on_rather_than_another_cpu)
 	threads[0].g.weight = threads[1].g.weight = WEIGHT_ORDINARY;
 	threads[0].g.cpu = 1;
 	for (int k = 0; k < 4; k++) {
-		threads[1].g.vtime = k == 1 ? 11 * MS : 9 * MS;
+		threads[1].g.vtime = k == 1 ? 21 * MS : 19 * MS;
 		P(0)->resched = k == 2 ? P_SEQ_ONE | P_RUNNING : 0;
 		P(0)->resched_for = &threads[0].g;
 		P(0)->resched_at = now;

@@ -19,7 +19,7 @@
 //  - It yields: behind the first in the queue. A yield is a real hand-off.
 //
 // The bounds. S: the longest a G holds a P while others wait, that is Q, PREEMPT_LOCK_GRACE and PREEMPT_FORCE_AFTER. T:
-// the most of the tolerances below, that is 2 Q. K = CARRY * Q.
+// the tolerance below. K = CARRY * Q.
 //  1. No G in the queue is behind the clock by more than K. It was not when it came (above); and the clock is only ever
 //     raised to what is at most the least of the queue, so at that moment nobody is behind it at all.
 //  2. No G is ahead of the clock by more than (Q + S + T)/w. It is picked at no more than T/w ahead, for the clock is raised to the first
@@ -36,11 +36,10 @@
 //
 // Which thread on which CPU: the kernel likes to wake a thread where it ran last, busy or not, and may take milliseconds to see that another
 // CPU is idle. So among the first of the queue one is preferred that ran last on a CPU where no other P's holder runs, if it has
-// at most Q/2w more virtual time than the first, or 2 Q/w if it is the one that had this P; if a woken G has asked for this P, at most the granularity. Two holders that
-// came to be on one CPU part at the next pick of either. (Without, 16 pairs of threads used 1.3 of two CPUs.) Nor is one preferred that gave its P up
-// on another CPU, but does not sleep yet: whom it woke there has preempted it, so its thread has to wait for that CPU, and this one would be idle.
+// at most T/w more virtual time than the first; if a woken G has asked for this P, at most the granularity. Two holders that
+// came to be on one CPU part at the next pick of either. (Without, 16 pairs of threads used 1.3 of two CPUs.)
 //
-// Who wakes another and then stops, hands its P on to that one together with the rest of its slice, if that one has at most Q/2w more
+// Who wakes another and then stops, hands its P on to that one together with the rest of its slice, if that one has at most T/w more
 // than the first: their data are in this CPU's cache, and a wake-up across CPUs takes the kernel some 10 us. So a chain of Gs that
 // wake each other has the P for a slice, like a single G, and each is charged for its part. (Without, 16 pairs that pass a token to
 // and fro by condition variables got through a fifth of what they do under policy go. When they went on only until
@@ -107,12 +106,6 @@ static int64_t granularity(void)
 static int64_t tolerance(void)
 {
 	return config.quantum / 2;
-}
-
-// For who had the P and would go on with it. (With one quantum instead of two, three busy threads on two CPUs do 0.955 of their work, not 0.97.)
-static int64_t lead(void)
-{
-	return 2 * config.quantum;
 }
 
 static uint32_t queued(void)
@@ -405,22 +398,14 @@ static uint64_t taken_cpus(const struct p *mine)
 	return taken;
 }
 
-// Has gp given its P up, but does its thread not sleep yet? A hint.
-static bool awake(const struct g *gp)
-{
-	return gp->ready_as == READY_PREEMPTED && !(load_relaxed(&gp->note) & NOTE_SLEEPING);
-}
-
 // Which of the queue: the first, or one that suits this P and the CPUs better. ret_inherit: it goes on with the slice.
 // sched.lock must be held.
 static uint32_t which(struct p *pp, int64_t now, bool *ret_inherit)
 {
 	const struct queued *at = fair.queue.at;
 	const struct g *first = at[0].gp, *woke = load_relaxed(&pp->woke);
-	bool asked = asked_for(pp, now);
-	int64_t most = asked ? granularity() : tolerance();
+	int64_t most = asked_for(pp, now) ? granularity() : tolerance();
 	uint64_t taken = taken_cpus(pp);
-	const struct g *self = getg();
 	uint32_t i = 0;
 
 	store_relaxed(&pp->woke, NULL);
@@ -432,9 +417,7 @@ static uint32_t which(struct p *pp, int64_t now, bool *ret_inherit)
 		const struct g *gp = at[k].gp;
 
 		if (taken & cpu_bit(gp->cpu) || (k && gp->ready_as == READY_YIELDED) ||
-		    (gp != self && awake(gp)) ||
-		    minus(at[k].key, at[0].key) >
-			    virtual(gp == self && !asked ? lead() : most, gp->weight))
+		    minus(at[k].key, at[0].key) > virtual(most, gp->weight))
 			continue;
 		*ret_inherit &= gp == woke;
 		return k;

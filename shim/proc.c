@@ -478,7 +478,8 @@ void goready(struct g *gp)
 // --- yielding -------------------------------------------------------------------------------------
 
 enum {
-	PULL_AFTER = 550000, // ns; the timer's slack comes on top
+	PULL_AFTER = 550000,	// ns; the timer's slack comes on top
+	PULL_QUANTUM = 5000000, // ns; with shorter ones the next slice's end comes soon
 	PULLS = 3,
 };
 
@@ -498,26 +499,28 @@ void gosched_spun(struct g *gp, struct g *owner)
 	yield(gp, G_RUNNABLE, READY_SPUN, owner);
 }
 
-// gp, which was preempted, has handed its P to a G that ran last on another CPU. The kernel may have woken that one there, behind the holder of
-// another P, and sees only some milliseconds later that this CPU is idle: with three busy threads on two CPUs, 8 % of them were
-// lost. It looks for work when a CPU gets idle, but not always, and it leaves threads alone that ran less than half a
-// millisecond ago (sysctl kernel.sched_migration_cost_ns). So gp wakes up for an instant when that is over, some times. True: it was granted a P.
-static bool pull_here(struct g *gp)
+// Sleep until granted a P. gp, which was preempted, has handed pp to a G that ran last on another CPU. The kernel may have woken that one there,
+// behind the holder of another P, and sees only some milliseconds later that this CPU is idle: with three busy threads on two CPUs, 8 % of
+// them were lost. It looks for work when a CPU gets idle, but not always, and it leaves threads alone that ran less than half
+// a millisecond ago (sysctl kernel.sched_migration_cost_ns). So gp wakes up for an instant when that is over, some times, unless the other came here.
+static void wait_and_pull(struct g *gp, const struct p *pp)
 {
-	for (int i = 0; i < PULLS; i++) {
-		struct deadline soon = os_deadline_in(PULL_AFTER);
+	int pulls = 0;
 
-		if (park_wait(gp, &soon, 0) == 0)
-			return true;
+	for (;;) {
+		struct deadline soon = os_deadline_in(PULL_AFTER);
+		bool pull = pulls++ < PULLS && load_relaxed(&pp->cpu) != gp->cpu; // a hint
+
+		if (park_wait(gp, pull ? &soon : NULL, 0) == 0)
+			return;
 	}
-	return false;
 }
 
 static void yield(struct g *gp, enum g_status as, enum ready_as why, struct g *to)
 {
 	struct p *had, *pp;
 	int64_t now;
-	bool asked, apart;
+	bool asked, pull;
 
 	critical_enter();
 	had = gp->p;
@@ -556,14 +559,15 @@ static void yield(struct g *gp, enum g_status as, enum ready_as why, struct g *t
 	}
 	ready(NULL, gp, false);
 	schedule_to(pp, to);
-	apart = why == READY_PREEMPTED && config.quantum > PULLS * PULL_AFTER &&
-		load_relaxed(&pp->cpu) != gp->cpu; // a hint: it is somebody else's P
+	pull = why == READY_PREEMPTED && config.quantum >= PULL_QUANTUM &&
+	       !load_relaxed(&sched.stopping);
 	sysmon_kick();
 	gp->waiting = true;
 	critical_leave();
-	if (apart && pull_here(gp))
-		return;
-	park_wait(gp, NULL, 0);
+	if (pull)
+		wait_and_pull(gp, pp);
+	else
+		park_wait(gp, NULL, 0);
 }
 
 // A holder of locks is spared until it lets go of the last one, or until sysmon says that it had its grace. Not one that

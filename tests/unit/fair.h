@@ -198,11 +198,8 @@ static inline void preempted(int i)
 	gp->status = G_RUNNABLE;
 	gp->ready_as = READY_PREEMPTED;
 	thread_of(gp)->state = QUEUED;
-	tls.g = gp;
 	policy_fair.enqueue(NULL, gp, false);
 	dispatch(i);
-	tls.g = NULL;
-	gp->note = rnd(8) ? NOTE_SLEEPING : NOTE_NONE; // it may take a while
 }
 
 static inline void blocks(int i)
@@ -228,7 +225,7 @@ static inline int64_t S(void) // of the head of policy_fair.c
 }
 static inline int64_t T(void)
 {
-	return 2 * config.quantum;
+	return config.quantum / 2;
 }
 
 static inline void check_state(void)

@@ -12,7 +12,6 @@ static struct g *queue_one(int k, enum ready_as as)
 		policy_fair.wakes(gp, now);
 	gp->ready_as = (uint8_t)as;
 	gp->runnable_since = now;
-	gp->note = NOTE_SLEEPING;
 	policy_fair.enqueue(NULL, gp, false);
 	return gp;
 }
@@ -206,53 +205,6 @@ START_TEST(prefers_free_cpu)
 	queue_one(0, READY_PREEMPTED);
 	ck_assert_ptr_eq(pick(), &threads[0].g);
 	ck_assert_ptr_eq(pick(), &threads[3].g);
-}
-END_TEST
-
-// Not preferred is who was preempted on another CPU and is still on its way to sleep there; if there is nobody else, it is picked.
-START_TEST(prefers_who_sleeps)
-{
-	begin(2, 10 * MS, 1);
-	P(1)->word = P_SEQ_ONE | P_RUNNING;
-	P(1)->cpu = 1;
-	for (int k = 0; k < 3; k++) {
-		threads[k].g.weight = WEIGHT_ORDINARY;
-		threads[k].g.vtime = k * 2 * MS;
-		queue_one(k, k < 2 ? READY_PREEMPTED : READY_WOKEN);
-		threads[k].g.note = k == 1 ? NOTE_SLEEPING : NOTE_NONE;
-	}
-	ck_assert_ptr_eq(pick(), &threads[1].g);
-	ck_assert_ptr_eq(pick(), &threads[2].g); // a woken one is on its way to run
-	ck_assert_ptr_eq(pick(), &threads[0].g);
-}
-END_TEST
-
-// Who was preempted goes on, by at most two quanta more than the first, where that one ran last on the CPU of another P's holder, or does
-// not sleep yet; not when a woken thread has asked for the P.
-START_TEST(goes_on_rather_than_another_cpu)
-{
-	begin(2, 10 * MS, 1);
-	tls.g = &threads[1].g;
-	P(1)->word = P_SEQ_ONE | P_RUNNING;
-	P(1)->cpu = 1;
-	threads[0].g.weight = threads[1].g.weight = WEIGHT_ORDINARY;
-	threads[0].g.cpu = 1;
-	for (int k = 0; k < 4; k++) {
-		threads[1].g.vtime = k == 1 ? 21 * MS : 19 * MS;
-		P(0)->resched = k == 2 ? P_SEQ_ONE | P_RUNNING : 0;
-		P(0)->resched_for = &threads[0].g;
-		P(0)->resched_at = now;
-		threads[0].g.status = G_RUNNABLE;
-		threads[0].g.vtime = 0;
-		threads[0].g.cpu = k < 3;
-		queue_one(0, READY_PREEMPTED);
-		queue_one(1, READY_PREEMPTED);
-		threads[0].g.note = k < 3 ? NOTE_SLEEPING : NOTE_NONE;
-		threads[1].g.note = NOTE_NONE; // it is the one that picks
-		ck_assert_ptr_eq(pick(), k == 0 || k == 3 ? &threads[1].g : &threads[0].g);
-		pick();
-	}
-	tls.g = NULL;
 }
 END_TEST
 
@@ -463,8 +415,6 @@ static void add(TCase *tc)
 	tcase_add_test(tc, spun_order);
 	tcase_add_test(tc, spun_lead);
 	tcase_add_test(tc, prefers_free_cpu);
-	tcase_add_test(tc, prefers_who_sleeps);
-	tcase_add_test(tc, goes_on_rather_than_another_cpu);
 	tcase_add_test(tc, hands_on);
 	tcase_add_test(tc, charged_by_cpu);
 	tcase_add_test(tc, charged_from_the_start);

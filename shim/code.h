@@ -154,7 +154,7 @@ bool helper_valgrind(void); // does it run this process? Known once helper_envir
 void helper_reset_in_child(void);
 
 // --- confine.c: what a seccomp filter lets us do -----------------------------------------------------
-// Calls by what they are for. os_confined is for who may ask nothing but that, in a handler.
+// Calls by what they are for. confined_somehow is for who may ask nothing but that, in a handler.
 enum {
 	CONFINE_FILES = 1,   // files, descriptors, processes
 	CONFINE_VM = 2,	     // process_vm_readv, process_vm_writev
@@ -162,7 +162,12 @@ enum {
 	CONFINE_WAIT = 8,    // waitid
 	CONFINE_TABLES = 16, // what it takes to open a table
 };
-void confine_init(void);  // at the start of the process: 100 ns without a filter
+void confine_init(void);     // at the start of the process: 100 ns without a filter
+void confine_forked(void);   // this is a new process
+bool confine_tightens(void); // a filter is about to be put up. Returns what confine_failed takes
+void confine_failed(bool before); // it was not
+bool confine_tightened(void);	  // one was, since the start
+bool confined_somehow(void);	  // is there a filter? Signal-safe
 void confine_start(void); // activation: finds out what an inherited filter allows, in a thread
 bool confine_known(void); // it has, or there is nothing to find out
 bool confined(uint32_t wanted); // could one of these calls be deadly in this thread? 20 us under a

@@ -7,6 +7,9 @@
 // in a process of our own, the *trial*: each call that we may make later is made there in such a way that it does nothing (a bad address, no
 // descriptor). The trial's memory is a copy, so its death is its own. Who survives writes so into its name, which we read in /proc. A filter
 // that comes later (the process confines itself) is told by the number of filters, which grows: then all is as if the trial had failed.
+// That a filter came later is also noted as it is put up (interpose/seccomp.c), before, as the next call of another thread may be deadly: the
+// sandbox of a browser, which knows all that the browser calls, kills for the question whether there is a filter. If it came before the first
+// thread, the scheduler does not begin.
 //
 // The trial is made and awaited by a thread of ours, as a filter that kills threads must not take sysmon. Its exit signal is 0, so no wait
 // without __WALL and no SIGCHLD tells of it; it lasts for a millisecond or two. It leaves the program's descriptors before anything else, and does not dump core.
@@ -50,6 +53,9 @@ static uint32_t phase;		// of the trial; futex
 static uint32_t proven, deadly; // CONFINE_; written before phase is DONE
 static int tid;			// of the thread
 static bool leaving;
+static int self_pid; // of this process
+static bool
+	tightened; // a filter was put up since the start, by prctl or syscall, or is about to be
 
 // --- filters ----------------------------------------------------------------------------------------------
 
@@ -83,18 +89,55 @@ static int count_filters(void)
 
 void confine_init(void)
 {
+	confine_forked();
 	at_start = count_filters();
+}
+
+void confine_forked(void)
+{
+	self_pid = (int)sys0(SYS_getpid);
+}
+
+bool confine_tightens(void)
+{
+	bool before = load_relaxed(&tightened);
+
+	if (sys0(SYS_getpid) != self_pid) // a vfork child: its filter is its own
+		return true;
+	// What it takes to write a line may be deadly afterwards.
+	if (!before && load_relaxed(&sched.active) == PHASE_DORMANT)
+		log_line(LOG_INFO, "seccomp: a filter is put up before the first thread: threads "
+				   "run without the scheduler");
+	store_relaxed(&tightened, true);
+	preempt_fence_stays();
+	return before;
+}
+
+void confine_failed(bool before)
+{
+	if (!before)
+		store_relaxed(&tightened, false);
+}
+
+bool confine_tightened(void)
+{
+	return load_relaxed(&tightened) || (at_start == 0 && confined_somehow());
+}
+
+bool confined_somehow(void)
+{
+	return load_relaxed(&tightened) || sys5(SYS_prctl, PR_GET_SECCOMP, 0, 0, 0, 0) != 0;
 }
 
 bool confined(uint32_t wanted)
 {
-	long mode = sys5(SYS_prctl, PR_GET_SECCOMP, 0, 0, 0, 0);
-
-	if (likely(mode == 0))
+	if (likely(!confined_somehow()))
 		return false;
 	// acquire: pairs with try_all
-	return mode != SECCOMP_MODE_FILTER || at_start <= 0 || load_acquire(&phase) != DONE ||
-	       (proven & wanted) != wanted || count_filters() != at_start;
+	return load_relaxed(&tightened) ||
+	       sys5(SYS_prctl, PR_GET_SECCOMP, 0, 0, 0, 0) != SECCOMP_MODE_FILTER ||
+	       at_start <= 0 || load_acquire(&phase) != DONE || (proven & wanted) != wanted ||
+	       count_filters() != at_start;
 }
 
 // --- the trial: raw system calls only -----------------------------------------------------------------------

@@ -68,7 +68,8 @@ void stray_ends(struct g *gp, const struct p *lost, int64_t now)
 		charged = cpu > config.credit && cpu < alone ? cpu : config.credit;
 	}
 	gp->burst +=
-		held + (lost ? charged : alone); // who lost its P was asleep, mostly, where nobody saw it
+		held +
+		(lost ? charged : alone); // who lost its P was asleep, mostly, where nobody saw it
 	charged += held;
 	if (sched.policy->charge) {
 		gp->unwatched += alone - (charged - held);

@@ -150,6 +150,11 @@ bool shim_activate(void)
 		return false; // a thread from a constructor that ran before ours
 	if (off || load_relaxed(&sched.active) == PHASE_OFF || tls.no_adopt)
 		return false;
+	if (unlikely(confine_tightened())) {
+		store_relaxed(&sched.active, PHASE_OFF);
+		off = true;
+		return false;
+	}
 	if (xchg(&activating,
 		 true)) // a thread from before our constructor; its turn is another time
 		return false;

@@ -42,7 +42,7 @@ int memory_read(uintptr_t addr, void *buf, size_t size)
 	struct iovec local = {buf, size}, remote = {(void *)addr, size};
 	long n;
 
-	if (os_confined()) // filters for services forbid what debuggers use, some of them by death
+	if (confined_somehow()) // filters for services forbid what debuggers use, some of them by death
 		return read_by_proc(addr, buf, size);
 	n = sys6(SYS_process_vm_readv, os_gettid(), (long)&local, 1, (long)&remote, 1, 0);
 	if (n == -ENOSYS || n == -EPERM) // old, or forbidden otherwise

@@ -76,7 +76,7 @@ static bool same_head_slow(const struct table *t, uintptr_t start)
 	uint8_t buf[256];
 	size_t size = t->header->head_size;
 
-	if (os_confined()) // memory_read would open a file, and a filter may answer that with death
+	if (confined_somehow()) // memory_read would open a file, and a filter may answer that with death
 		return same_head(t, start);
 	for (size_t at = 0; at < size; at += sizeof buf) {
 		size_t n = size - at < sizeof buf ? size - at : sizeof buf;

@@ -185,11 +185,6 @@ bool os_readable(uintptr_t p)
 	return sys6(SYS_futex, (long)p, FUTEX_CMP_REQUEUE_PRIVATE, 0, 0, (long)p, 0) != -EFAULT;
 }
 
-bool os_confined(void)
-{
-	return sys5(SYS_prctl, PR_GET_SECCOMP, 0, 0, 0, 0) != 0;
-}
-
 int os_tgkill(int tid, int sig)
 {
 	return (int)sys3(SYS_tgkill, sched.pid, tid, sig);

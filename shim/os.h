@@ -74,7 +74,6 @@ void os_munmap(void *p, size_t len);
 bool os_readable(
 	uintptr_t
 		p); // can the aligned word at p be read? Signal-safe, 0.1 us; no promise for later
-bool os_confined(void); // does the calling thread have a seccomp filter? Signal-safe
 int os_tgkill(int tid, int sig);
 unsigned os_getcpu(void); // the CPU that this thread runs on, or did a moment ago
 int os_gettid(void);

@@ -74,16 +74,45 @@ bool preempt_m_if_fenced(struct g *gp, const struct p *pp, uint64_t word)
 	return true;
 }
 
-// sysmon: the same, and put up the fence first. Only sysmon puts it up and takes it down.
+static struct lock fence; // whoever puts it up or takes it down
+
+// The lock must be held.
+static void fence_up(void)
+{
+	store_relaxed(&sched.fenced, true);
+	sys3(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0);
+	(void)xchg(&sched.fence_holds,
+		   true); // after the membarrier; pairs with preempt_m_if_fenced
+}
+
+// sysmon: the same, and put up the fence first. Only sysmon takes it down.
 bool preempt_m(struct g *gp, const struct p *pp, uint64_t word)
 {
-	if (!sched.fence_holds && !load_relaxed(&gp->signal_pending)) {
-		store_relaxed(&sched.fenced, true);
-		sys3(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0);
-		(void)xchg(&sched.fence_holds,
-			   true); // after the membarrier; pairs with preempt_m_if_fenced
+	if (!load_relaxed(&sched.fence_holds) && !load_relaxed(&gp->signal_pending)) {
+		lock_acquire(&fence);
+		if (!sched.fence_holds)
+			fence_up();
+		lock_release(&fence);
 	}
 	return preempt_m_if_fenced(gp, pp, word);
+}
+
+void preempt_reset_in_child(void)
+{
+	fence = (struct lock){0};
+	sched.membarrier = false;
+}
+
+void preempt_fence_stays(void)
+{
+	critical_enter();
+	lock_acquire(&fence);
+	if (sched.membarrier) {
+		store_relaxed(&sched.membarrier, false);
+		fence_up();
+	}
+	lock_release(&fence);
+	critical_leave();
 }
 
 void preempt_init(void)
@@ -97,11 +126,13 @@ void preempt_init(void)
 // sysmon: no signal will be sent for a while. One on its way does no harm: its signal_pending is long visible.
 void preempt_rests(void)
 {
+	lock_acquire(&fence);
 	if (sched.membarrier) {
 		(void)xchg(&sched.fence_holds,
 			   false); // before fenced is; pairs with preempt_m_if_fenced
 		store_relaxed(&sched.fenced, false);
 	}
+	lock_release(&fence);
 }
 
 // Bounded: the thread may have the signal blocked by means we do not see; then it stays pending and does
@@ -213,7 +244,7 @@ static bool pause_near(uintptr_t pc)
 	uintptr_t page = pc & -(uintptr_t)4096, lo = pc - AROUND, hi = pc + AROUND, bias;
 	uint8_t b[2 * AROUND];
 
-	if (modules_find(pc, &bias) || os_confined())
+	if (modules_find(pc, &bias) || confined_somehow())
 		return false;
 	lo = lo < page ? page : lo;
 	hi = hi > page + 4096 ? page + 4096 : hi;

@@ -194,7 +194,7 @@ void weigh(struct g *gp)
 	uint32_t named = 100;
 	int class, nice;
 
-	if (os_confined()) {
+	if (confined_somehow()) {
 		ask(gp);
 		return;
 	}

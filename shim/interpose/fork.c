@@ -29,10 +29,12 @@ static unsigned resets;
 void shim_child_after_fork(void)
 {
 	resets++;
+	confine_forked();
 	stw_reset_in_child();
 	if (load_relaxed(&sched.active) != PHASE_ACTIVE)
 		return;
 	signal_reset_in_child();
+	preempt_reset_in_child();
 	lot_reset_in_child();
 	sysmon_reset_in_child();
 	strays_reset_in_child();

@@ -4,6 +4,7 @@
 // used twice, or not at all (vfork, threads, exit, sigreturn), go from there to the real function,
 // with no frame of ours in between; the others come to syscall_slow.
 
+#include <linux/seccomp.h>
 #include <sched.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -72,6 +73,15 @@ long syscall_slow(long nr, long a, long b, long c, long d, long e, long f)
 		if (!futex_waits((const uint32_t *)a, (int)b, (uint32_t)c))
 			return real_syscall(nr, a, b, c, d, e, f);
 		return WILL_BLOCK_IF(true, real_syscall(nr, a, b, c, d, e, f));
+	case SYS_seccomp: { // without a program it is a question
+		bool tightens = a == SECCOMP_SET_MODE_STRICT || (a == SECCOMP_SET_MODE_FILTER && c);
+		bool before = tightens && confine_tightens();
+		long r = real_syscall(nr, a, b, c, d, e, f);
+
+		if (tightens && r < 0)
+			confine_failed(before);
+		return r;
+	}
 	case SYS_sched_yield:
 		return sched_yield();
 	case SYS_execve: // the new image must not see our signal mask

@@ -131,13 +131,16 @@ bool confined_somehow(void)
 
 bool confined(uint32_t wanted)
 {
-	if (likely(!confined_somehow()))
+	long mode;
+
+	if (load_relaxed(&tightened))
+		return true;
+	mode = sys5(SYS_prctl, PR_GET_SECCOMP, 0, 0, 0, 0);
+	if (likely(mode == 0))
 		return false;
 	// acquire: pairs with try_all
-	return load_relaxed(&tightened) ||
-	       sys5(SYS_prctl, PR_GET_SECCOMP, 0, 0, 0, 0) != SECCOMP_MODE_FILTER ||
-	       at_start <= 0 || load_acquire(&phase) != DONE || (proven & wanted) != wanted ||
-	       count_filters() != at_start;
+	return mode != SECCOMP_MODE_FILTER || at_start <= 0 || load_acquire(&phase) != DONE ||
+	       (proven & wanted) != wanted || count_filters() != at_start;
 }
 
 // --- the trial: raw system calls only -----------------------------------------------------------------------

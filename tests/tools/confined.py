@@ -98,6 +98,57 @@ LATER = """
         return 0;
     }""" % os.path.join(os.path.dirname(os.path.realpath(__file__)), "filter.c")
 
+# Puts itself under a filter that kills for what is in argv[1], by the door argv[2], before or after (argv[3]) its first thread.
+# Threads compete for the CPU for a while, and then nobody does, again and again.
+TIGHTENS = """
+    #define main filter_main
+    #include "%s"
+    #undef main
+    #include <pthread.h>
+    #include <time.h>
+    static void *work(void *arg)
+    {
+        clock_t until = clock() + CLOCKS_PER_SEC / 10;
+        while (clock() < until)
+            ;
+        return arg;
+    }
+    static void threads(int rounds)
+    {
+        pthread_t t[3];
+        for (int k = 0; k < rounds; k++) {
+            for (int i = 0; i < 3; i++)
+                if (pthread_create(&t[i], NULL, work, NULL))
+                    _exit(1);
+            for (int i = 0; i < 3; i++)
+                pthread_join(t[i], NULL);
+            usleep(100000);
+        }
+    }
+    int main(int argc, char **argv)
+    {
+        struct sock_fprog prog = {.filter = code};
+        int early = argv[3][0] == 'b';
+        if (!early)
+            threads(2);
+        calls(argv[1], SECCOMP_RET_KILL_PROCESS);
+        add(BPF_RET | BPF_K, 0, 0, SECCOMP_RET_ALLOW);
+        prog.len = n;
+        if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
+            return 77;
+        /* Questions, not filters. */
+        if (syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, NULL) == 0 || errno != EFAULT)
+            return 77;
+        if (prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, NULL) == 0 || errno != EFAULT)
+            return 77;
+        if (argv[2][0] == 'p' ? prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &prog)
+                              : syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, &prog))
+            return 77;
+        threads(4);
+        puts("all well");
+        return 0;
+    }""" % os.path.join(os.path.dirname(os.path.realpath(__file__)), "filter.c")
+
 # Everything that the library does beyond what each program does, some of it with the arguments by which a filter would tell.
 DEADLY = """openat/2&0x40 open/1&0x10000 mkdir renameat fallocate ftruncate unlinkat flock mmap/3&1
     process_vm_readv process_vm_writev clone/0&0x4000 close_range kill setpgid waitid mlock mremap
@@ -315,6 +366,25 @@ def case_later():
             p.tell()
             p.hear("all well")
             assert p.p.wait() == 0
+
+
+def case_tightened():
+    """Who puts itself under a filter that kills even for the question whether there is one, and for membarrier, as the sandbox of a browser, lives on;
+    with no scheduler at all if it had no threads until then. Nothing is changed by questions about filters."""
+    prog = compiled("tightens", TIGHTENS, "-pthread")
+    asks = "membarrier,prctl/0&4"  # PR_GET_SECCOMP has that bit; what else has it is called before
+    for door in ("prctl", "seccomp"):
+        for wanted in ("docker", "allow"):
+            for when, calls, begins in (("before", asks + ",rt_tgsigqueueinfo,rt_sigpending,rt_sigtimedwait,sched_setattr,setpriority", False),
+                                        ("after", asks, True)):
+                stats = os.path.join(tmp, "stats")
+                with Program(wanted, prog, calls, door, when, PREEMPT_PROCS="1", PREEMPT_QUANTUM="1ms", PREEMPT_STATS=stats) as p:
+                    p.hear("all well")
+                    assert p.p.wait() == 0
+                    assert os.path.exists(stats) == begins, (door, wanted, when)
+                if begins:
+                    assert json.loads(read(stats))["preempt"]["async"] > 0, (door, wanted, when)
+                    os.unlink(stats)
 
 
 def case_forked():

@@ -162,14 +162,15 @@ enum {
 	CONFINE_WAIT = 8,    // waitid
 	CONFINE_TABLES = 16, // what it takes to open a table
 };
-void confine_init(void);     // at the start of the process: 100 ns without a filter
-void confine_forked(void);   // this is a new process
-bool confine_tightens(void); // a filter is about to be put up. Returns what confine_failed takes
-void confine_failed(bool before); // it was not
-bool confine_tightened(void);	  // one was, since the start
-bool confined_somehow(void);	  // is there a filter? Signal-safe
-void confine_start(void); // activation: finds out what an inherited filter allows, in a thread
-bool confine_known(void); // it has, or there is nothing to find out
+void confine_init(void);   // at the start of the process: 100 ns without a filter
+void confine_forked(void); // this is a new process
+// A filter is about to be put up. True: confine_failed takes it back.
+bool confine_tightens(void);
+void confine_failed(void);
+bool confine_tightened(void); // one was, since the start
+bool confined_somehow(void);  // is there a filter? Signal-safe
+void confine_start(void);     // activation: finds out what an inherited filter allows, in a thread
+bool confine_known(void);     // it has, or there is nothing to find out
 bool confined(uint32_t wanted); // could one of these calls be deadly in this thread? 20 us under a
 				// filter, 4 KiB of stack; not in a handler
 bool confine_deadly(uint32_t wanted); // one of them is, for sure

@@ -53,9 +53,8 @@ static uint32_t phase;		// of the trial; futex
 static uint32_t proven, deadly; // CONFINE_; written before phase is DONE
 static int tid;			// of the thread
 static bool leaving;
-static int self_pid; // of this process
-static bool
-	tightened; // a filter was put up since the start, by prctl or syscall, or is about to be
+static int self_pid;	   // of this process
+static uint32_t tightened; // filters put up since the start, by prctl or syscall, or about to be
 
 // --- filters ----------------------------------------------------------------------------------------------
 
@@ -90,7 +89,8 @@ static int count_filters(void)
 void confine_init(void)
 {
 	confine_forked();
-	at_start = count_filters();
+	if (!load_relaxed(&tightened))
+		at_start = count_filters();
 }
 
 void confine_forked(void)
@@ -100,23 +100,20 @@ void confine_forked(void)
 
 bool confine_tightens(void)
 {
-	bool before = load_relaxed(&tightened);
-
-	if (sys0(SYS_getpid) != self_pid) // a vfork child: its filter is its own
-		return true;
+	if (self_pid && sys0(SYS_getpid) != self_pid) // a vfork child: its filter is its own
+		return false;
 	// What it takes to write a line may be deadly afterwards.
-	if (!before && load_relaxed(&sched.active) == PHASE_DORMANT)
+	if (!load_relaxed(&tightened) && load_relaxed(&sched.active) == PHASE_DORMANT)
 		log_line(LOG_INFO, "seccomp: a filter is put up before the first thread: threads "
 				   "run without the scheduler");
-	store_relaxed(&tightened, true);
+	fetch_add(&tightened, 1); // a count only
 	preempt_fence_stays();
-	return before;
+	return true;
 }
 
-void confine_failed(bool before)
+void confine_failed(void)
 {
-	if (!before)
-		store_relaxed(&tightened, false);
+	fetch_sub(&tightened, 1); // a count only
 }
 
 bool confine_tightened(void)

@@ -109,7 +109,8 @@ __attribute__((destructor)) static void fini(void)
 {
 	int saved = errno;
 
-	if (load_relaxed(&sched.active) != PHASE_OFF)
+	if (load_relaxed(&sched.active) == PHASE_ACTIVE ||
+	    (load_relaxed(&sched.active) == PHASE_DORMANT && !confine_tightened()))
 		stats_report();
 	trace_settle();
 	snapshot_leave();
@@ -150,14 +151,14 @@ bool shim_activate(void)
 		return false; // a thread from a constructor that ran before ours
 	if (off || load_relaxed(&sched.active) == PHASE_OFF || tls.no_adopt)
 		return false;
-	if (unlikely(confine_tightened())) {
+	if (xchg(&activating,
+		 true)) // a thread from before our constructor; its turn is another time
+		return false;
+	if (unlikely(confine_tightened())) { // confine.c has told of it
 		store_relaxed(&sched.active, PHASE_OFF);
 		off = true;
 		return false;
 	}
-	if (xchg(&activating,
-		 true)) // a thread from before our constructor; its turn is another time
-		return false;
 	if (!resolved)
 		real_resolve();
 	cgroup_init("");

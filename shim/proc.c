@@ -357,8 +357,8 @@ void run_again(struct g *gp, bool on_credit, enum ready_as as)
 	struct p *pp;
 	int64_t now;
 
-	if (unlikely(load_relaxed(&sched.active) ==
-		     PHASE_DORMANT)) { // in a forked child, back from a handler
+	if (unlikely(load_relaxed(&sched.active) !=
+		     PHASE_ACTIVE)) { // in a forked child, back from a handler
 		gp->p = NULL;
 		set_status(gp, G_RUNNING);
 		gp->waiting = false;
@@ -654,7 +654,7 @@ static bool goes_on(struct g *gp)
 {
 	if (gp->p || !gp->run_since || !gives_credit() ||
 	    os_nanotime() - gp->run_since >= config.credit ||
-	    unlikely(load_relaxed(&sched.active) == PHASE_DORMANT))
+	    unlikely(load_relaxed(&sched.active) != PHASE_ACTIVE))
 		return false;
 	critical_enter();
 	CHECKED(invariant_status(gp, G_RUNNING));
@@ -681,7 +681,7 @@ void exitsyscall_slow(struct g *gp)
 	if (had)
 		(void)load_acquire(&had->word); // pairs with retakep: retaken_at is set
 	critical_enter();
-	if (load_relaxed(&sched.active) != PHASE_DORMANT)
+	if (load_relaxed(&sched.active) == PHASE_ACTIVE)
 		stray_ends(gp, had, had ? gp->retaken_at : os_nanotime());
 	gp->burst = 0; // not known: the time without a P was mostly the wait
 	critical_leave();

@@ -12,17 +12,17 @@ EXPORT int prctl(int option, ...)
 {
 	unsigned long arg[4];
 	va_list ap;
-	bool tightens, before;
+	bool noted;
 	int r;
 
 	va_start(ap, option);
 	for (int i = 0; i < 4; i++)
 		arg[i] = va_arg(ap, unsigned long); // what was not given is not looked at
 	va_end(ap);
-	tightens = option == PR_SET_SECCOMP && (arg[0] != SECCOMP_MODE_FILTER || arg[1]);
-	before = tightens && confine_tightens();
+	noted = option == PR_SET_SECCOMP && (arg[0] != SECCOMP_MODE_FILTER || arg[1]) &&
+		confine_tightens();
 	r = REAL(prctl)(option, arg[0], arg[1], arg[2], arg[3]);
-	if (tightens && r < 0)
-		confine_failed(before);
+	if (noted && r < 0)
+		confine_failed();
 	return r;
 }

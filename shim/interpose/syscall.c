@@ -6,6 +6,7 @@
 
 #include <linux/seccomp.h>
 #include <sched.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -52,7 +53,6 @@ static bool is_cheap(long nr)
 	case SYS_get_robust_list:
 	case SYS_set_tid_address:
 	case SYS_rseq:
-	case SYS_prctl:
 	case SYS_arch_prctl:
 	case SYS_close:
 		return true;
@@ -69,17 +69,21 @@ long syscall_slow(long nr, long a, long b, long c, long d, long e, long f)
 		return real_syscall(nr, a, b, c, d, e, f);
 
 	switch (nr) {
+	case SYS_prctl:
+		if (a == PR_SET_SECCOMP)
+			return prctl(PR_SET_SECCOMP, b, c, d, e);
+		return real_syscall(nr, a, b, c, d, e, f);
 	case SYS_futex:
 		if (!futex_waits((const uint32_t *)a, (int)b, (uint32_t)c))
 			return real_syscall(nr, a, b, c, d, e, f);
 		return WILL_BLOCK_IF(true, real_syscall(nr, a, b, c, d, e, f));
 	case SYS_seccomp: { // without a program it is a question
 		bool tightens = a == SECCOMP_SET_MODE_STRICT || (a == SECCOMP_SET_MODE_FILTER && c);
-		bool before = tightens && confine_tightens();
+		bool noted = tightens && confine_tightens();
 		long r = real_syscall(nr, a, b, c, d, e, f);
 
-		if (tightens && r < 0)
-			confine_failed(before);
+		if (noted && r < 0)
+			confine_failed();
 		return r;
 	}
 	case SYS_sched_yield:

@@ -142,7 +142,8 @@ TIGHTENS = """
         if (prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, NULL) == 0 || errno != EFAULT)
             return 77;
         if (argv[2][0] == 'p' ? prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &prog)
-                              : syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, &prog))
+            : argv[2][0] == 'c' ? (int)syscall(SYS_prctl, PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &prog, 0L, 0L)
+                              : (int)syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, &prog))
             return 77;
         threads(4);
         puts("all well");
@@ -373,7 +374,7 @@ def case_tightened():
     with no scheduler at all if it had no threads until then. Nothing is changed by questions about filters."""
     prog = compiled("tightens", TIGHTENS, "-pthread")
     asks = "membarrier,prctl/0&4"  # PR_GET_SECCOMP has that bit; what else has it is called before
-    for door in ("prctl", "seccomp"):
+    for door in ("prctl", "call", "seccomp"):
         for wanted in ("docker", "allow"):
             for when, calls, begins in (("before", asks + ",rt_tgsigqueueinfo,rt_sigpending,rt_sigtimedwait,sched_setattr,setpriority", False),
                                         ("after", asks, True)):

@@ -503,6 +503,7 @@ void gosched_spun(struct g *gp, struct g *owner)
 // behind the holder of another P, and sees only some milliseconds later that this CPU is idle: with three busy threads on two CPUs, 8 % of
 // them were lost. It looks for work when a CPU gets idle, but not always, and it leaves threads alone that ran less than half
 // a millisecond ago (sysctl kernel.sched_migration_cost_ns). So gp wakes up for an instant when that is over, some times, unless the other came here.
+// Signal-safe. Stack: as park_wait_since.
 static void wait_and_pull(struct g *gp, const struct p *pp)
 {
 	int pulls = 0;

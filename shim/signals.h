@@ -11,7 +11,7 @@
 // --- preempt.c --------------------------------------------------------------------------------
 void preempt_init(void);	// before there is a second thread
 void preempt_fence_stays(void); // from now on, and membarrier(2) is called no more; any thread
-void preempt_barrier(void);
+void preempt_barrier(void);	// membarrier(2), unless it may be deadly by now; sysmon
 void preempt_rests(void);
 void preempt_reset_in_child(void);
 bool preempt_m(struct g *gp, const struct p *pp, uint64_t word); // true: a signal was sent

@@ -28,7 +28,6 @@
 // ends system calls.
 
 #include <errno.h>
-#include <linux/membarrier.h>
 #include <sys/syscall.h>
 
 #include "shim.h"

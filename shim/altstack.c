@@ -105,7 +105,8 @@ void altstack_thread_start(struct g *gp)
 void altstack_thread_exit(struct g *gp)
 {
 	// Refused while the thread runs on it (pthread_exit in a handler): then the next G gets a new one.
-	if (altstack_is_ours(gp) && sys2(SYS_sigaltstack, &gp->prog_altstack, NULL) < 0)
+	if (altstack_is_ours(gp) && !load_relaxed(&sched.barred) &&
+	    sys2(SYS_sigaltstack, &gp->prog_altstack, NULL) < 0)
 		gp->altstack = NULL;
 }
 

@@ -164,13 +164,14 @@ enum {
 };
 void confine_init(void);   // at the start of the process: 100 ns without a filter
 void confine_forked(void); // this is a new process
-// A filter is about to be put up. True: confine_failed takes it back.
-bool confine_tightens(void);
+// A filter is about to be put up; prog: its program, NULL: the kernel's strict mode. True: confine_failed takes it back.
+struct sock_fprog;
+bool confine_tightens(const struct sock_fprog *prog);
 void confine_failed(void);
-bool confine_tightened(void); // one was, since the start
-bool confined_somehow(void);  // is there a filter? Signal-safe
-void confine_start(void);     // activation: finds out what an inherited filter allows, in a thread
-bool confine_known(void);     // it has, or there is nothing to find out
+bool confine_unexpected(void); // one was, and may kill: no scheduler
+bool confined_somehow(void);   // is there a filter? Signal-safe
+void confine_start(void);      // activation: finds out what an inherited filter allows, in a thread
+bool confine_known(void);      // it has, or there is nothing to find out
 bool confined(uint32_t wanted); // could one of these calls be deadly in this thread? 20 us under a
 				// filter, 4 KiB of stack; not in a handler
 bool confine_deadly(uint32_t wanted); // one of them is, for sure
@@ -178,6 +179,17 @@ bool confined_wait(uint32_t wanted);  // the same, when it is known
 void confine_leave(void); // any thread: the process ends, or is about to exec: end the search
 void confine_stay(void);  // the exec has failed
 void confine_reset_in_child(void);
+
+// --- calls.c: the system calls of ours that a filter may not expect ------------------------------------
+void calls_make(uint32_t group);		    // those of CONFINE_ groups, to no effect
+bool calls_harmless(const struct sock_fprog *prog); // says the filter so, which must be readable?
+
+// --- filter.c: what a seccomp filter will answer, by its program ----------------------------------------
+struct sock_filter;
+struct seccomp_data;
+bool filter_readable(const struct sock_fprog *prog);
+bool filter_harmless(const struct sock_fprog *prog, long nr, const uint64_t arg[6]);
+uint32_t filter_run(const struct sock_filter *prog, unsigned len, const struct seccomp_data *data);
 
 // --- sites.c: instructions that are rewritten to wait well -----------------------------------------
 int64_t

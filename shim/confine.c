@@ -4,12 +4,14 @@
 // CAP_SYS_ADMIN can ask it. So under a filter the library did without everything that not every program does. But all containers and many
 // services have one, there from the start, whose answer is an error at most.
 // Approach. A filter that was there at the start allowed the exec. What else it allows is tried once, when the library becomes active,
-// in a process of our own, the *trial*: each call that we may make later is made there in such a way that it does nothing (a bad address, no
-// descriptor). The trial's memory is a copy, so its death is its own. Who survives writes so into its name, which we read in /proc. A filter
-// that comes later (the process confines itself) is told by the number of filters, which grows: then all is as if the trial had failed.
-// That a filter came later is also noted as it is put up (interpose/seccomp.c), before, as the next call of another thread may be deadly: the
-// sandbox of a browser, which knows all that the browser calls, kills for the question whether there is a filter. If it came before the first
-// thread, the scheduler does not begin.
+// in a process of our own, the *trial*: each call that we may make later (calls.c) is made there in such a way that it does nothing (a bad address, no
+// descriptor). The trial's memory is a copy, so its death is its own. Who survives writes so into its name, which we read in /proc.
+//
+// A filter that comes later, as the process confines itself, is judged by its program before it is put up (interpose/seccomp.c, filter.c), as the
+// next call of another thread may be deadly then: the sandbox of a browser, which knows all that the browser calls, kills for the question
+// whether there is a filter. Where one of our calls would not be harmless the library is *barred*: what is to be written at the end is so now, the scheduler
+// ends, or does not begin, and no thread becomes a G any more. Where all are harmless it goes on, and does what it does as if the trial had failed. So it
+// does under one put up by an inline system call, which is told by the number of filters, if it tells at all.
 //
 // The trial is made and awaited by a thread of ours, as a filter that kills threads must not take sysmon. Its exit signal is 0, so no wait
 // without __WALL and no SIGCHLD tells of it; it lasts for a millisecond or two. It leaves the program's descriptors before anything else, and does not dump core.
@@ -98,27 +100,56 @@ void confine_forked(void)
 	self_pid = (int)sys0(SYS_getpid);
 }
 
-bool confine_tightens(void)
+static bool is_vfork_child(void)
 {
-	if (self_pid && sys0(SYS_getpid) != self_pid) // a vfork child: its filter is its own
-		return false;
-	// What it takes to write a line may be deadly afterwards.
-	if (!load_relaxed(&tightened) && load_relaxed(&sched.active) == PHASE_DORMANT)
+	return self_pid && sys0(SYS_getpid) != self_pid;
+}
+
+// What is to be written or removed at the end is so now, and then the scheduler ends, for good.
+static void bar(void)
+{
+	bool active = load_relaxed(&sched.active) == PHASE_ACTIVE;
+
+	if (active) {
+		log_line(LOG_WARN, "seccomp: a filter is put up that may answer our calls with "
+				   "death: running without the scheduler from here on");
+		process_leave();
+	} else if (load_relaxed(&sched.active) == PHASE_DORMANT) {
 		log_line(LOG_INFO, "seccomp: a filter is put up before the first thread: threads "
 				   "run without the scheduler");
+	}
+	store_relaxed(&sched.barred, true);
+	if (active)
+		sysmon_confined();
+}
+
+bool confine_tightens(const struct sock_fprog *prog)
+{
+	// A vfork child's filter is its own. To ask for that may be deadly under an earlier one.
+	if (!load_relaxed(&tightened) && is_vfork_child())
+		return false;
+	if (!load_relaxed(&sched.barred)) {
+		if (prog && !filter_readable(prog)) // EFAULT
+			return false;
+		if (!prog || !calls_harmless(prog))
+			bar();
+	}
 	fetch_add(&tightened, 1); // a count only
-	preempt_fence_stays();
 	return true;
 }
 
+// A scheduler that has ended does not begin again.
 void confine_failed(void)
 {
-	fetch_sub(&tightened, 1); // a count only
+	if (fetch_sub(&tightened, 1) == 1 && // a count only
+	    load_relaxed(&sched.active) == PHASE_DORMANT)
+		store_relaxed(&sched.barred, false);
 }
 
-bool confine_tightened(void)
+bool confine_unexpected(void)
 {
-	return load_relaxed(&tightened) || (at_start == 0 && confined_somehow());
+	return load_relaxed(&sched.barred) ||
+	       (at_start == 0 && !load_relaxed(&tightened) && confined_somehow());
 }
 
 bool confined_somehow(void)
@@ -148,127 +179,19 @@ __attribute__((noreturn)) static void leave(int status)
 		sys1(SYS_exit_group, status);
 }
 
-// dump.c, snapshot.c, page.c, trace.c, deadlock.c, cache.c, helper.c and what it starts. Paths are bad addresses.
-static void try_files(void)
+// What the table does not have: these do something.
+static void try_processes(void)
 {
-	static const int opens[] = {O_RDONLY | O_CLOEXEC, O_RDONLY | O_DIRECTORY | O_CLOEXEC,
-				    O_RDONLY | O_DIRECTORY,
-				    O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC, O_RDWR};
-	static const int openats[] = {
-		O_RDONLY | O_CLOEXEC,
-		O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY,
-		O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC,
-		O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
-		O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
-		O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOCTTY,
-	};
-	static const int maps[] = {MAP_SHARED, MAP_SHARED | MAP_FIXED, MAP_SHARED | MAP_POPULATE};
-	uint64_t one = 1, ids[3];
-	struct timespec none = {0, 0};
-	struct stat st;
 	int status;
 	long pid;
 
-	for (size_t i = 0; i < sizeof opens / sizeof *opens; i++)
-		sys3(SYS_open, 0, opens[i], 0);
-	for (size_t i = 0; i < sizeof openats / sizeof *openats; i++)
-		sys4(SYS_openat, AT_FDCWD, 0, openats[i], 0600);
-	for (size_t i = 0; i < sizeof maps / sizeof *maps; i++)
-		sys6(SYS_mmap, 0, PAGE, PROT_READ | PROT_WRITE, maps[i], -1, 0);
-	sys6(SYS_mmap, 0, PAGE, PROT_READ, MAP_PRIVATE | MAP_POPULATE, -1, 0);
-	sys3(SYS_madvise, 0, 0, MADV_DONTFORK);
-	sys3(SYS_madvise, 0, 0, MADV_DONTDUMP);
-	sys3(SYS_read, -1, 0, 0);
-	sys3(SYS_write, -1, 0, 0);
-	sys4(SYS_pread64, -1, 0, 0, 0);
-	sys4(SYS_pwrite64, -1, 0, 0, 0);
-	sys3(SYS_lseek, -1, 0, 0);
-	sys3(SYS_getdents64, -1, 0, 0);
-	sys4(SYS_fallocate, -1, 0, 0, PAGE);
-	sys2(SYS_ftruncate, -1, PAGE);
-	sys2(SYS_flock, -1, 6 /* LOCK_EX | LOCK_NB */);
-	sys2(SYS_fstat, -1, &st);
-	sys2(SYS_stat, 0, &st);
-	sys4(SYS_newfstatat, AT_FDCWD, 0, &st, AT_SYMLINK_NOFOLLOW);
-	sys4(SYS_newfstatat, -1, "", &st, AT_EMPTY_PATH);
-	sys5(SYS_statx, AT_FDCWD, 0, 0x4000 /* AT_STATX_DONT_SYNC */, STATX_BASIC_STATS, 0);
-	sys3(SYS_readlink, 0, 0, 0);
-	sys2(SYS_access, 0, 1 /* X_OK */);
-	sys2(SYS_mkdir, 0, 0700);
-	sys1(SYS_unlink, 0);
-	sys3(SYS_unlinkat, -1, 0, 0);
-	sys4(SYS_renameat, -1, 0, -1, 0);
-	sys5(SYS_renameat2, AT_FDCWD, 0, AT_FDCWD, 0, 0);
-	sys5(SYS_renameat2, AT_FDCWD, 0, AT_FDCWD, 0, 1 /* RENAME_NOREPLACE */);
-	sys3(SYS_poll, 0, 0, 0);
-	sys1(SYS_dup, -1);
-	sys1(SYS_chdir, 0);
-	sys4(SYS_prlimit64, 0, RLIMIT_FSIZE, 0, ids);
-	sys1(SYS_rt_sigpending, 0);
-	sys4(SYS_rt_sigtimedwait, &one, 0, &none, sizeof one);
-	sys3(SYS_getresuid, &ids[0], &ids[1], &ids[2]);
-	sys3(SYS_getresgid, &ids[0], &ids[1], &ids[2]);
-	sys0(SYS_geteuid);
-	sys0(SYS_getppid);
-	sys1(SYS_sched_getscheduler, 0);
-	sys2(SYS_getpriority, PRIO_PROCESS, 0);
-	sys2(SYS_setpgid, 0, 0);
 	sys3(SYS_setpriority, PRIO_PROCESS, 0, 20 - sys2(SYS_getpriority, PRIO_PROCESS, 0));
 	sys5(SYS_prctl, PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
-	sys2(SYS_kill, NOBODY, SIGTERM);
-	sys2(SYS_kill, NOBODY, SIGKILL);
 	// As helper.c starts its processes, whose like this one is.
-	sys3(SYS_execve, 0, 0, 0);
 	pid = sys5(SYS_clone, CLONE_VM | CLONE_VFORK | CLONE_UNTRACED | SIGCHLD, 0, 0, 0, 0);
 	if (pid == 0)
 		leave(0);
 	sys4(SYS_wait4, -1, &status, WNOHANG | __WALL, 0);
-}
-
-// memory_read, snapshot.c, text.c.
-static void try_vm(void)
-{
-	long self = os_gettid();
-
-	sys6(SYS_process_vm_readv, self, 0, 1, 0, 1, 0);
-	sys6(SYS_process_vm_writev, self, 0, 1, 0, 1, 0);
-	sys6(SYS_process_vm_writev, self, 0, 4, 0, 4, 0);
-}
-
-// cache.c and maps.c, in sysmon where no other process can do it.
-static void try_tables(void)
-{
-	struct stat st;
-
-	sys3(SYS_open, 0, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC, 0);
-	sys4(SYS_openat, -1, 0, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK | O_NOCTTY, 0);
-	sys2(SYS_fstat, -1, &st);
-	sys4(SYS_pread64, -1, 0, 0, 0);
-	sys6(SYS_mmap, 0, PAGE, PROT_READ, MAP_PRIVATE | MAP_POPULATE, -1, 0);
-	sys5(SYS_statx, AT_FDCWD, 0, 0x4000 /* AT_STATX_DONT_SYNC */, STATX_BASIC_STATS, 0);
-	sys0(SYS_geteuid);
-}
-
-// sites.c, text.c.
-static void try_text(void)
-{
-	sys3(SYS_mprotect, 0, 0, PROT_READ | PROT_EXEC);
-	sys3(SYS_mprotect, 0, 0, PROT_READ | PROT_WRITE);
-	sys6(SYS_mmap, 0, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE, -1, 0);
-	sys6(SYS_mmap, 0, PAGE, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_FIXED_NOREPLACE, -1, 0);
-	sys6(SYS_mmap, 0, 0, PROT_READ | PROT_WRITE,
-	     MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
-	sys5(SYS_mremap, 1, PAGE, PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, 1);
-	sys3(SYS_madvise, 0, 0, 20 /* MADV_COLD */);
-	sys3(SYS_madvise, 0, 0, MADV_WIPEONFORK);
-	sys2(SYS_mlock, 0, 0);
-}
-
-static void try_reap(void)
-{
-	siginfo_t info;
-
-	sys5(SYS_waitid, P_PID, NOBODY, &info, WEXITED | WNOHANG | __WCLONE, 0);
 }
 
 static void name_thread(const char *name)
@@ -294,16 +217,9 @@ __attribute__((noreturn)) static void trial(uint32_t what, bool shared)
 	if (shared && closed < 0) { // the descriptors are still the program's
 		end_as("shared");
 	}
+	calls_make(what);
 	if (what & CONFINE_FILES)
-		try_files();
-	if (what & CONFINE_VM)
-		try_vm();
-	if (what & CONFINE_TEXT)
-		try_text();
-	if (what & CONFINE_WAIT)
-		try_reap();
-	if (what & CONFINE_TABLES)
-		try_tables();
+		try_processes();
 	end_as("proven");
 }
 

@@ -109,12 +109,8 @@ __attribute__((destructor)) static void fini(void)
 {
 	int saved = errno;
 
-	if (load_relaxed(&sched.active) == PHASE_ACTIVE ||
-	    (load_relaxed(&sched.active) == PHASE_DORMANT && !confine_tightened()))
-		stats_report();
-	trace_settle();
-	snapshot_leave();
-	helper_leave();
+	if (!load_relaxed(&sched.barred))
+		process_leave();
 	errno = saved;
 }
 
@@ -154,7 +150,7 @@ bool shim_activate(void)
 	if (xchg(&activating,
 		 true)) // a thread from before our constructor; its turn is another time
 		return false;
-	if (unlikely(confine_tightened())) { // confine.c has told of it
+	if (unlikely(confine_unexpected())) { // confine.c has told of it
 		store_relaxed(&sched.active, PHASE_OFF);
 		off = true;
 		return false;

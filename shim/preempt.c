@@ -74,59 +74,16 @@ bool preempt_m_if_fenced(struct g *gp, const struct p *pp, uint64_t word)
 	return true;
 }
 
-static struct lock fence; // whoever puts it up or takes it down, or calls membarrier
-
-// Every running thread executes a barrier, if that may be asked for.
-void preempt_barrier(void)
-{
-	critical_enter();
-	lock_acquire(&fence);
-	if (sched.membarrier)
-		sys3(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0);
-	lock_release(&fence);
-	critical_leave();
-}
-
-// The lock must be held, and membarrier be allowed.
-static void fence_up(void)
-{
-	store_relaxed(&sched.fenced, true);
-	sys3(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0);
-	(void)xchg(&sched.fence_holds,
-		   true); // after the membarrier; pairs with preempt_m_if_fenced
-}
-
-// sysmon: the same, and put up the fence first. Only sysmon takes it down.
+// sysmon: the same, and put up the fence first. Only sysmon puts it up and takes it down.
 bool preempt_m(struct g *gp, const struct p *pp, uint64_t word)
 {
-	if (!load_relaxed(&sched.fence_holds) && !load_relaxed(&gp->signal_pending)) {
-		critical_enter();
-		lock_acquire(&fence);
-		if (!sched.fence_holds)
-			fence_up();
-		lock_release(&fence);
-		critical_leave();
+	if (!sched.fence_holds && !load_relaxed(&gp->signal_pending)) {
+		store_relaxed(&sched.fenced, true);
+		sys3(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0);
+		(void)xchg(&sched.fence_holds,
+			   true); // after the membarrier; pairs with preempt_m_if_fenced
 	}
 	return preempt_m_if_fenced(gp, pp, word);
-}
-
-void preempt_fence_stays(void)
-{
-	if (load_relaxed(&sched.active) != PHASE_ACTIVE) // else preempt_init is not called any more
-		return;
-	critical_enter();
-	lock_acquire(&fence);
-	if (sched.membarrier) {
-		sched.membarrier = false;
-		fence_up();
-	}
-	lock_release(&fence);
-	critical_leave();
-}
-
-void preempt_reset_in_child(void)
-{
-	fence = (struct lock){0};
 }
 
 void preempt_init(void)
@@ -140,15 +97,17 @@ void preempt_init(void)
 // sysmon: no signal will be sent for a while. One on its way does no harm: its signal_pending is long visible.
 void preempt_rests(void)
 {
-	critical_enter();
-	lock_acquire(&fence);
 	if (sched.membarrier) {
 		(void)xchg(&sched.fence_holds,
 			   false); // before fenced is; pairs with preempt_m_if_fenced
 		store_relaxed(&sched.fenced, false);
 	}
-	lock_release(&fence);
-	critical_leave();
+}
+
+// There is no sysmon any more, and no filter may kill for what is sent.
+void preempt_ends(void)
+{
+	store_relaxed(&sched.fence_holds, false);
 }
 
 // Bounded: the thread may have the signal blocked by means we do not see; then it stays pending and does

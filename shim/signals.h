@@ -9,11 +9,9 @@
 #include "types.h"
 
 // --- preempt.c --------------------------------------------------------------------------------
-void preempt_init(void);	// before there is a second thread
-void preempt_fence_stays(void); // from now on, and membarrier(2) is called no more; any thread
-void preempt_barrier(void);	// membarrier(2), unless it may be deadly by now; sysmon
+void preempt_init(void); // before there is a second thread
 void preempt_rests(void);
-void preempt_reset_in_child(void);
+void preempt_ends(void); // for good: no signal is sent any more
 bool preempt_m(struct g *gp, const struct p *pp, uint64_t word); // true: a signal was sent
 bool preempt_m_if_fenced(struct g *gp, const struct p *pp, uint64_t word); // any thread
 bool preempt_is_ours(const siginfo_t *info);

@@ -28,6 +28,7 @@
 // ends system calls.
 
 #include <errno.h>
+#include <linux/membarrier.h>
 #include <sys/syscall.h>
 
 #include "shim.h"
@@ -231,7 +232,7 @@ static struct round look_at_all(int64_t now)
 	for (uint32_t i = 0; i < load_relaxed(&sched.nprocs_made); i++)
 		look_at_p(&sched.allp[i], now, &round);
 	// All Ps that were held in calls have been taken, and gp->preempt is set: see the head of this file.
-	preempt_barrier();
+	sys3(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0);
 	// acquire: pairs with gfree_refill
 	for (struct g *gp = load_acquire(&sched.allgs); gp; gp = gp->alllink)
 		look_at_g(gp, now, &round);

@@ -567,6 +567,7 @@ static bool end_for_good(void)
 		os_futex_wake(&asleep, 1);
 	}
 	sites_abandoned(); // its children die with it
+	preempt_ends();
 	return true;
 }
 
@@ -583,6 +584,22 @@ bool sysmon_stop(void)
 		return false;
 	log_line(LOG_WARN, "no room for one more thread: running without the scheduler");
 	return true;
+}
+
+// A seccomp filter is about to be put up that may kill for what sysmon and threads with a G call. What another thread is just about to
+// call in our code is not waited for.
+void sysmon_confined(void)
+{
+	if (tid <= 0 || !end_for_good())
+		return;
+	// A signal on its way ends with rt_sigreturn.
+	for (struct g *gp = load_acquire(&sched.allgs); gp;
+	     gp = gp->alllink) // pairs with gfree_refill
+		for (int i = 0; i < 100 && load_relaxed(&gp->signal_pending); i++) {
+			struct deadline d = os_deadline_in(100 * US);
+
+			os_futex_wait(&stopping, 1, &d);
+		}
 }
 
 // The last thread of the program ends by the system call exit, which ends no other thread: ours would keep the process.

@@ -34,7 +34,6 @@ void shim_child_after_fork(void)
 	if (load_relaxed(&sched.active) != PHASE_ACTIVE)
 		return;
 	signal_reset_in_child();
-	preempt_reset_in_child();
 	lot_reset_in_child();
 	sysmon_reset_in_child();
 	strays_reset_in_child();

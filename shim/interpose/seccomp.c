@@ -20,7 +20,8 @@ EXPORT int prctl(int option, ...)
 		arg[i] = va_arg(ap, unsigned long); // what was not given is not looked at
 	va_end(ap);
 	noted = option == PR_SET_SECCOMP && (arg[0] != SECCOMP_MODE_FILTER || arg[1]) &&
-		confine_tightens();
+
+		confine_tightens(arg[0] == SECCOMP_MODE_FILTER ? (const void *)arg[1] : NULL);
 	r = REAL(prctl)(option, arg[0], arg[1], arg[2], arg[3]);
 	if (noted && r < 0)
 		confine_failed();

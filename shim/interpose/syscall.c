@@ -79,7 +79,7 @@ long syscall_slow(long nr, long a, long b, long c, long d, long e, long f)
 		return WILL_BLOCK_IF(true, real_syscall(nr, a, b, c, d, e, f));
 	case SYS_seccomp: { // without a program it is a question
 		bool tightens = a == SECCOMP_SET_MODE_STRICT || (a == SECCOMP_SET_MODE_FILTER && c);
-		bool noted = tightens && confine_tightens();
+		bool noted = tightens && confine_tightens((const void *)c);
 		long r = real_syscall(nr, a, b, c, d, e, f);
 
 		if (noted && r < 0)

@@ -137,6 +137,7 @@ static long number(const char *name)
 		NAME(poll),
 		NAME(setpriority),
 		NAME(readlink),
+		NAME(futex),
 	};
 
 	for (size_t i = 0; i < sizeof all / sizeof *all; i++)

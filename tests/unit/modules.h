@@ -87,6 +87,10 @@ void helper_end(void)
 	ends = true;
 }
 
+void helper_leave(void)
+{
+}
+
 void helper_library(const char *path)
 {
 	(void)path;

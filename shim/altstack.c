@@ -95,6 +95,8 @@ void altstack_thread_start(struct g *gp)
 {
 	stack_t ss = {.ss_flags = SS_DISABLE};
 
+	if (load_relaxed(&sched.barred)) // as it started
+		return;
 	sys2(SYS_sigaltstack, NULL, &ss);
 	if (!unset(&ss))
 		gp->prog_altstack = ss;

@@ -114,6 +114,7 @@ static void bar(void)
 		log_line(LOG_WARN, "seccomp: a filter is put up that may answer our calls with "
 				   "death: running without the scheduler from here on");
 		process_leave();
+		store_relaxed(&trace_on, false); // threads would ask for their names
 	} else if (load_relaxed(&sched.active) == PHASE_DORMANT) {
 		log_line(LOG_INFO, "seccomp: a filter is put up before the first thread: threads "
 				   "run without the scheduler");

@@ -95,7 +95,7 @@ void altstack_thread_start(struct g *gp)
 {
 	stack_t ss = {.ss_flags = SS_DISABLE};
 
-	if (load_relaxed(&sched.barred)) // as it started
+	if (load_relaxed(&sched.sealed)) // as it started
 		return;
 	sys2(SYS_sigaltstack, NULL, &ss);
 	if (!unset(&ss))
@@ -107,7 +107,7 @@ void altstack_thread_start(struct g *gp)
 void altstack_thread_exit(struct g *gp)
 {
 	// Refused while the thread runs on it (pthread_exit in a handler): then the next G gets a new one.
-	if (altstack_is_ours(gp) && !load_relaxed(&sched.barred) &&
+	if (altstack_is_ours(gp) && !load_relaxed(&sched.sealed) &&
 	    sys2(SYS_sigaltstack, &gp->prog_altstack, NULL) < 0)
 		gp->altstack = NULL;
 }

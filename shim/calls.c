@@ -174,10 +174,8 @@ static const struct {
 	{RUN, SYS_exit_group, {0}},
 };
 
-static uint64_t value(int arg)
+static uint64_t value(int arg, int64_t pid)
 {
-	int64_t pid = os_getpid();
-
 	switch (arg) {
 	case SELF:
 		return (uint64_t)pid;
@@ -190,20 +188,22 @@ static uint64_t value(int arg)
 	}
 }
 
-static void values(size_t i, uint64_t ret[6])
+static void values(size_t i, int64_t pid, uint64_t ret[6])
 {
 	for (int k = 0; k < 6; k++)
-		ret[k] = value(calls[i].arg[k]);
+		ret[k] = value(calls[i].arg[k], pid);
 }
 
 void calls_make(uint32_t group)
 {
+	int64_t pid = os_getpid();
+
 	for (size_t i = 0; i < sizeof calls / sizeof *calls; i++) {
 		uint64_t v[6];
 
 		if (!((uint32_t)calls[i].group & group))
 			continue;
-		values(i, v);
+		values(i, pid, v);
 		sys6(calls[i].nr, (long)v[0], (long)v[1], (long)v[2], (long)v[3], (long)v[4],
 		     (long)v[5]);
 	}
@@ -211,10 +211,12 @@ void calls_make(uint32_t group)
 
 bool calls_harmless(const struct sock_fprog *prog)
 {
+	int64_t pid = os_getpid();
+
 	for (size_t i = 0; i < sizeof calls / sizeof *calls; i++) {
 		uint64_t v[6];
 
-		values(i, v);
+		values(i, pid, v);
 		if (!filter_harmless(prog, calls[i].nr, v))
 			return false;
 	}

@@ -164,10 +164,11 @@ enum {
 };
 void confine_init(void);   // at the start of the process: 100 ns without a filter
 void confine_forked(void); // this is a new process
-// A filter is about to be put up; prog: its program, NULL: the kernel's strict mode. True: confine_failed takes it back.
+// A filter is about to be put up; prog: its program, NULL: the kernel's strict mode. confine_failed takes it back.
 struct sock_fprog;
-bool confine_tightens(const struct sock_fprog *prog);
-void confine_failed(void);
+enum confine_note { CONFINE_UNNOTED, CONFINE_NOTED, CONFINE_SEALED };
+enum confine_note confine_tightens(const struct sock_fprog *prog);
+void confine_failed(enum confine_note note);
 bool confine_unexpected(void); // one was, and may kill: no scheduler
 bool confined_somehow(void);   // is there a filter? Signal-safe
 void confine_start(void);      // activation: finds out what an inherited filter allows, in a thread

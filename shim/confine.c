@@ -9,7 +9,7 @@
 //
 // A filter that comes later, as the process confines itself, is judged by its program before it is put up (interpose/seccomp.c, filter.c), as the
 // next call of another thread may be deadly then: the sandbox of a browser, which knows all that the browser calls, kills for the question
-// whether there is a filter. Where one of our calls would not be harmless the library is *barred*: what is to be written at the end is so now, the scheduler
+// whether there is a filter. Where one of our calls would not be harmless the library is *sealed*: what is to be written at the end is so now, the scheduler
 // ends, or does not begin, and no thread becomes a G any more. Where all are harmless it goes on, and does what it does as if the trial had failed. So it
 // does under one put up by an inline system call, which is told by the number of filters, if it tells at all.
 //
@@ -27,6 +27,7 @@
 #include <fcntl.h>
 #include <linux/close_range.h>
 #include <linux/sched.h>
+#include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -55,8 +56,10 @@ static uint32_t phase;		// of the trial; futex
 static uint32_t proven, deadly; // CONFINE_; written before phase is DONE
 static int tid;			// of the thread
 static bool leaving;
-static int self_pid;	   // of this process
-static uint32_t tightened; // filters put up since the start, by prctl or syscall, or about to be
+static int self_pid;	      // of this process
+static uint32_t tightened;    // filters put up since the start, by prctl or syscall, or about to be
+static uint32_t sealer;	      // the thread that seals, or has
+static uint32_t sealing_done; // futex
 
 // --- filters ----------------------------------------------------------------------------------------------
 
@@ -97,7 +100,8 @@ void confine_init(void)
 
 void confine_forked(void)
 {
-	self_pid = (int)sys0(SYS_getpid);
+	if (!load_relaxed(&sched.sealed))
+		self_pid = (int)sys0(SYS_getpid);
 }
 
 static bool is_vfork_child(void)
@@ -106,50 +110,79 @@ static bool is_vfork_child(void)
 }
 
 // What is to be written or removed at the end is so now, and then the scheduler ends, for good.
-static void bar(void)
+static void end_scheduler(void)
 {
-	bool active = load_relaxed(&sched.active) == PHASE_ACTIVE;
-
-	if (active) {
-		log_line(LOG_WARN, "seccomp: a filter is put up that may answer our calls with "
-				   "death: running without the scheduler from here on");
-		process_leave();
-		store_relaxed(&trace_on, false); // threads would ask for their names
-	} else if (load_relaxed(&sched.active) == PHASE_DORMANT) {
-		log_line(LOG_INFO, "seccomp: a filter is put up before the first thread: threads "
-				   "run without the scheduler");
-	}
-	store_relaxed(&sched.barred, true);
-	if (active)
-		sysmon_confined();
+	log_line(LOG_WARN, "seccomp: a filter is put up that may answer our calls with death: "
+			   "running without the scheduler from here on");
+	stats_report();
+	process_leaves();
+	store_relaxed(&trace_on, false); // threads would ask for their names
+	store_relaxed(&sched.sealed, true);
+	sysmon_sealed();
 }
 
-bool confine_tightens(const struct sock_fprog *prog)
+// Once, then true. Who comes meanwhile waits until it is done: its own filter would be up too soon.
+static bool seal(void)
 {
-	// A vfork child's filter is its own. To ask for that may be deadly under an earlier one.
-	if (!load_relaxed(&tightened) && is_vfork_child())
+	uint32_t self, by;
+
+	if (load_acquire(
+		    &sealing_done)) // pairs with the store below; not even gettid may be called any more
 		return false;
-	if (!load_relaxed(&sched.barred)) {
-		if (prog && !filter_readable(prog)) // EFAULT
-			return false;
-		if (!prog || !calls_harmless(prog))
-			bar();
+	self = (uint32_t)os_gettid();
+	if (!cas(&sealer, 0, self)) { // pairs with itself in another thread
+		by = load_relaxed(&sealer);
+		while (by != self && !load_acquire(&sealing_done)) // pairs with the store below
+			os_futex_wait(&sealing_done, 0, NULL);
+		return false;
 	}
-	fetch_add(&tightened, 1); // a count only
+	if (load_relaxed(&sched.active) == PHASE_ACTIVE) {
+		end_scheduler();
+	} else {
+		if (load_relaxed(&sched.active) == PHASE_DORMANT)
+			log_line(LOG_INFO, "seccomp: a filter is put up before the first thread: "
+					   "threads run without the scheduler");
+		store_relaxed(&sched.sealed, true);
+	}
+	store_release(&sealing_done, 1); // pairs with the loads above
+	os_futex_wake(&sealing_done, INT32_MAX);
 	return true;
 }
 
-// A scheduler that has ended does not begin again.
-void confine_failed(void)
+static void unseal(void)
 {
-	if (fetch_sub(&tightened, 1) == 1 && // a count only
-	    load_relaxed(&sched.active) == PHASE_DORMANT)
-		store_relaxed(&sched.barred, false);
+	sealer = sealing_done = 0;
+	store_relaxed(&sched.sealed, false);
+}
+
+enum confine_note confine_tightens(const struct sock_fprog *prog)
+{
+	bool was = load_relaxed(&sched.sealed);
+
+	// Once sealed nothing is asked, as that may be deadly. A vfork child's filter is its own.
+	if (!was && is_vfork_child())
+		return CONFINE_UNNOTED;
+	if (!was && prog && !filter_readable(prog)) // EFAULT
+		return CONFINE_UNNOTED;
+	fetch_add(&tightened, 1); // a count only
+	if (!was && prog && calls_harmless(prog))
+		return CONFINE_NOTED;
+	return seal() ? CONFINE_SEALED : CONFINE_NOTED;
+}
+
+// A scheduler that has ended does not begin again.
+void confine_failed(enum confine_note note)
+{
+	if (note == CONFINE_UNNOTED)
+		return;
+	fetch_sub(&tightened, 1); // a count only
+	if (note == CONFINE_SEALED && load_relaxed(&sched.active) == PHASE_DORMANT)
+		unseal();
 }
 
 bool confine_unexpected(void)
 {
-	return load_relaxed(&sched.barred) ||
+	return load_relaxed(&sched.sealed) ||
 	       (at_start == 0 && !load_relaxed(&tightened) && confined_somehow());
 }
 

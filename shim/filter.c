@@ -5,7 +5,7 @@
 // memory that we see (interpose/seccomp.c). So it is run here, before it is put up, on each call that we may make (calls.c).
 //
 // Harmless is also an error, as we bear those everywhere. A signal, death, a tracer's or a supervisor's judgement are not. A
-// program that the kernel will refuse counts as harmless: it will not be put up.
+// program that the kernel will refuse is harmless, mostly: it will not be put up.
 //
 // Signal-safe; 300 bytes of stack; a jump goes forwards only, so each instruction is executed once at most.
 
@@ -148,8 +148,9 @@ static bool harmless(uint32_t answer)
 	switch (answer & SECCOMP_RET_ACTION_FULL) {
 	case SECCOMP_RET_ALLOW:
 	case SECCOMP_RET_LOG:
-	case SECCOMP_RET_ERRNO:
 		return true;
+	case SECCOMP_RET_ERRNO: // 0: a success that has done nothing
+		return answer & SECCOMP_RET_DATA;
 	default:
 		return false;
 	}

@@ -109,8 +109,11 @@ __attribute__((destructor)) static void fini(void)
 {
 	int saved = errno;
 
-	if (!load_relaxed(&sched.barred))
-		process_leave();
+	if (!load_relaxed(&sched.sealed) &&
+	    (load_relaxed(&sched.active) == PHASE_ACTIVE ||
+	     (load_relaxed(&sched.active) == PHASE_DORMANT && !confine_unexpected())))
+		stats_report();
+	process_leaves();
 	errno = saved;
 }
 

@@ -1,4 +1,4 @@
-// life.c: how Gs begin and end: threads, the child of a fork, and waits that are left without an end. Last, what is done at the end of the process.
+// life.c: how Gs begin and end: threads, the child of a fork, and waits that are left without an end.
 //
 // Problem. A thread becomes a G when it starts and is none any more when it ends, both at moments at which the program's code may run on it: handlers before
 // the first instruction of ours, destructors after the last. And a handler on top of a wait, or of a call, may leave it by longjmp or end the thread:
@@ -261,13 +261,14 @@ void sched_reset_in_child(void)
 	store_relaxed(&sched.active, PHASE_DORMANT);
 }
 
-// Reports are written, files that are only good while the process lives removed, helpers reaped. At its end, or before a seccomp filter that
-// forbids it then (confine.c).
-void process_leave(void)
+// --- the end of the process -------------------------------------------------------------------------
+
+// At the end of the process, at exec, and before it is sealed, after which nothing of this may be called: the trace is written, files are removed that are good only while the process
+// lives, helpers are reaped. Not in the child of a vfork.
+void process_leaves(void)
 {
-	if (load_relaxed(&sched.active) == PHASE_ACTIVE ||
-	    (load_relaxed(&sched.active) == PHASE_DORMANT && !confine_unexpected()))
-		stats_report();
+	if (load_relaxed(&sched.sealed))
+		return;
 	trace_settle();
 	snapshot_leave();
 	helper_leave();

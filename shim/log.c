@@ -39,7 +39,7 @@ void log_line(enum log_level level, const char *fmt, ...)
 	struct text t = {.buf = buf, .len = 0, .cap = LINE_MAX_BYTES};
 	va_list ap;
 
-	if ((int)level > config.log)
+	if ((int)level > config.log || load_relaxed(&sched.sealed))
 		return;
 	text_printf(&t, "%s", prefix);
 	va_start(ap, fmt);

@@ -144,7 +144,7 @@ int64_t os_nanotime(void)
 
 int64_t os_thread_cputime(int tid)
 {
-	if (unlikely(load_relaxed(&sched.barred))) // and nobody is scheduled any more
+	if (unlikely(load_relaxed(&sched.sealed))) // and nobody is scheduled any more
 		return -EPERM;
 	return os_clock((clockid_t)(~(unsigned)tid << 3 | 6)); // MAKE_THREAD_CPUCLOCK(tid, SCHED)
 }
@@ -176,7 +176,8 @@ void *os_mmap(size_t len)
 
 void os_munmap(void *p, size_t len)
 {
-	sys2(SYS_munmap, p, len);
+	if (!load_relaxed(&sched.sealed)) // else in a child
+		sys2(SYS_munmap, p, len);
 }
 
 // Asks futex, which is allowed in every sandbox and which valgrind lets pass without a word: the kernel compares the word, and

@@ -104,7 +104,7 @@ void preempt_rests(void)
 	}
 }
 
-// There is no sysmon any more, and no filter may kill for what is sent.
+// There is no sysmon any more: nor is a waker to send signals.
 void preempt_ends(void)
 {
 	store_relaxed(&sched.fence_holds, false);

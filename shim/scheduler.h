@@ -263,9 +263,9 @@ void sched_start(struct g *gp);	 // the calling thread becomes gp and takes a P 
 void sched_reset_in_child(void); // after fork: one thread, dormant
 void gostart(
 	struct g *gp); // a new thread becomes gp, which was made parked; returns once it holds a P
-void process_leave(void); // reports, files and helpers at the end
-void goexit(void);	  // the calling thread leaves the scheduler, its P goes on
-void park_settle(void);	  // the thread unwinds from its wait for good
+void process_leaves(void); // exit, exec: files and helpers
+void goexit(void);	   // the calling thread leaves the scheduler, its P goes on
+void park_settle(void);	   // the thread unwinds from its wait for good
 // The calling thread passes through for as long as it may be cancelled anywhere. Both may be called at any time.
 void outside_enter(void);
 void outside_leave(void);
@@ -290,7 +290,7 @@ int64_t in_syscall_since(struct p *pp, uint64_t word, int64_t now); // as far as
 // --- sysmon.c ---------------------------------------------------------------------------------
 int sysmon_start(void);	      // 0 or -errno
 bool sysmon_stop(void);	      // false: it is not there
-void sysmon_confined(void);   // any thread: ends it, for a seccomp filter
+void sysmon_sealed(void);     // any thread: ends it, for a seccomp filter
 void sysmon_last(int status); // the last thread of the program exits with it; no other can come
 void sysmon_kick(void);	      // there is demand (again): wake if in deep sleep; signal-safe
 void sysmon_refused(void);    // the preemption handler did not stop its thread; signal-safe

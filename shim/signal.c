@@ -118,12 +118,31 @@ static void queue_deferred(void)
 		os_tgkill(os_gettid(), info.si_signo); // queue full: at least the signal itself
 }
 
+static void enter_handler(int sig, siginfo_t *info, void *uc);
+
+// Where to send it is forbidden the handler is called, with all signals blocked. What it finds in the context is the mask.
+static void call_deferred(void)
+{
+	siginfo_t info = tls.sig_info;
+	ucontext_t uc = {0};
+
+	memcpy(&uc.uc_sigmask, &tls.sig_mask, sizeof tls.sig_mask);
+	tls.sig_deferred = false;
+	enter_handler(info.si_signo, &info, &uc);
+	memcpy(&tls.sig_mask, &uc.uc_sigmask, sizeof tls.sig_mask);
+	os_sigmask(SIG_SETMASK, &tls.sig_mask, NULL);
+}
+
 // From critical_leave: the section is over.
 void signal_deliver_deferred(void);
 void signal_deliver_deferred(void)
 {
 	uint64_t mask = tls.sig_mask;
 
+	if (unlikely(load_relaxed(&sched.sealed))) {
+		call_deferred();
+		return;
+	}
 	queue_deferred();
 	os_sigmask(SIG_SETMASK, &mask, NULL);
 }
@@ -238,7 +257,7 @@ static void enter_handler(int sig, siginfo_t *info, void *uc)
 		defer(info, uc);
 		return;
 	}
-	if (unlikely(sig == config.dump_signal))
+	if (unlikely(sig == config.dump_signal) && !load_relaxed(&sched.sealed))
 		dump_signalled();
 	if (!is_handler(&ka))
 		return; // changed between delivery and here
@@ -329,7 +348,8 @@ static void dump_alone(int sig, siginfo_t *info, void *uc)
 	(void)sig;
 	(void)info;
 	(void)uc;
-	log_line(LOG_ERROR, "process %d has no threads that are scheduled", os_getpid());
+	if (!load_relaxed(&sched.sealed))
+		log_line(LOG_ERROR, "process %d has no threads that are scheduled", os_getpid());
 }
 
 static const struct kernel_sigaction early = {
@@ -474,7 +494,8 @@ void signal_reset_in_child(void)
 	struct g *gp = tls.self;
 
 	table_lock.word = 0;
-	for (int sig = 1; sig <= NSIG_KERNEL; sig++) {
+	// Ours stay, where to change them is forbidden.
+	for (int sig = 1; sig <= NSIG_KERNEL && !load_relaxed(&sched.sealed); sig++) {
 		struct kernel_sigaction ka = dispositions[sig];
 
 		if (sig == config.dump_signal && !ka.handler) {

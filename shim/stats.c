@@ -151,7 +151,7 @@ void stats_thread_exit(const struct g *gp)
 	struct record *r;
 	char name[16];
 
-	if (!config.stats[0] || load_relaxed(&sched.barred))
+	if (!config.stats[0] || load_relaxed(&sched.sealed))
 		return;
 	r = record_new();
 	if (!r)

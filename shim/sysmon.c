@@ -541,6 +541,7 @@ static void sysmon(void *arg)
 		if (next > now)
 			sleep_until(next);
 	}
+	stw_thread_exits(); // nobody would let go of a world that it has stopped
 	sys1(SYS_exit, exit_status);
 }
 
@@ -559,7 +560,9 @@ static bool end_for_good(void)
 	xchg(&asleep, 0); // as sysmon_kick
 	os_futex_wake(&asleep, 1);
 	wake_from_nap();
-	for (int i = 0; i < 1000 && os_tgkill(tid, 0) == 0; i++) {
+	// It may write a line that nobody reads (log.c): where it would be killed otherwise that is waited for.
+	for (int i = 0; i < (load_relaxed(&sched.sealed) ? 100000 : 1000) && os_tgkill(tid, 0) == 0;
+	     i++) {
 		struct deadline d = os_deadline_in(100 * US);
 
 		os_futex_wait(&stopping, 1, &d);
@@ -586,16 +589,31 @@ bool sysmon_stop(void)
 	return true;
 }
 
-// A seccomp filter is about to be put up that may kill for what sysmon and threads with a G call. What another thread is just about to
-// call in our code is not waited for.
-void sysmon_confined(void)
+// Is gp's thread, not the caller, where it is about to make a call of ours: before its start, or stopped by a signal?
+static bool still_calls(struct g *gp)
 {
-	if (tid <= 0 || !end_for_good())
+	uint32_t status = load_relaxed(&gp->status);
+
+	if (status == G_IDLE || status == G_DEAD || gp == tls.self)
+		return false;
+	return !load_relaxed(&gp->tid) || load_relaxed(&gp->signal_pending) ||
+	       load_relaxed(&gp->masked) || load_relaxed(&gp->is_interrupted);
+}
+
+// A seccomp filter is about to be put up that may kill for what sysmon and threads with a G call. A thread that was preempted
+// unblocks signals as it goes on, and one that is new asks for its stack. What another is just about to call in
+// our code besides is not waited for.
+void sysmon_sealed(void)
+{
+	struct deadline until;
+	struct g *gp;
+
+	if (tid <= 0)
 		return;
-	// A signal on its way ends with rt_sigreturn.
-	for (struct g *gp = load_acquire(&sched.allgs); gp;
-	     gp = gp->alllink) // pairs with gfree_refill
-		for (int i = 0; i < 100 && load_relaxed(&gp->signal_pending); i++) {
+	end_for_good();
+	until = os_deadline_in(2000 * MS);
+	for (gp = load_acquire(&sched.allgs); gp; gp = gp->alllink) // pairs with gfree_refill
+		while (still_calls(gp) && !os_deadline_passed(&until)) {
 			struct deadline d = os_deadline_in(100 * US);
 
 			os_futex_wait(&stopping, 1, &d);

@@ -672,7 +672,9 @@ void trace_thread_ends(int status)
 	store_release(&tr.phase, ENDING); // pairs with tracer
 	xchg(&tr.kick, 1);		  // as in wake_tracer
 	os_futex_wake(&tr.kick, 1);
-	for (int i = 0; i < 1000 && os_tgkill(tr.tid, 0) == 0; i++) {
+	// Sealed: a filter would kill it.
+	for (int i = 0;
+	     i < (load_relaxed(&sched.sealed) ? 100000 : 1000) && os_tgkill(tr.tid, 0) == 0; i++) {
 		struct deadline d = os_deadline_in(MS / 10);
 
 		os_futex_wait(&tr.phase, ENDING, &d);

@@ -333,7 +333,7 @@ struct sched {
 	uint32_t nprocs_made; // Ps ever initialised
 	uint32_t active;      // enum phase
 	bool open;	      // no sysmon: nobody is kept waiting for a P
-	bool barred; // a seccomp filter forbids what we call: no sysmon, and no thread becomes a G (confine.c)
+	bool sealed; // a seccomp filter may kill for what we call: no sysmon, and no thread becomes a G (confine.c)
 	bool membarrier;  // the kernel has it
 	bool fenced;	  // entersyscall makes its own barrier: signals are being sent (preempt.c)
 	bool fence_holds; // every thread knows of it

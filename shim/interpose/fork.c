@@ -137,11 +137,8 @@ static inline __attribute__((always_inline)) struct g *exec_begins(void)
 	if (gp)
 		entersyscall(gp);
 	if (load_relaxed(&sched.active) == PHASE_ACTIVE) {
-		if (!tls.vforked) {
-			trace_settle();
-			snapshot_leave();
-			helper_leave();
-		}
+		if (!tls.vforked)
+			process_leaves();
 		signal_prepare_exec();
 	}
 	return gp;
@@ -252,9 +249,7 @@ REAL_FN(_exit);
 EXPORT void _exit(int status)
 {
 	if (!tls.vforked)
-		trace_settle();
-	snapshot_leave();
-	helper_leave();
+		process_leaves();
 	REAL(_exit)(status);
 	__builtin_unreachable();
 }

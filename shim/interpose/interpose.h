@@ -149,6 +149,8 @@ static inline bool is_libcs(const void *fn)
 // take the data first.
 bool fd_would_block(int fd, short events);
 
+long seccomp_call(unsigned operation, unsigned flags, const void *prog); // syscall(SYS_seccomp)
+
 bool shim_activate(void); // at the first thread creation; false: pass through from now on
 
 // Absolute deadline of a POSIX timed function. False: not a valid timespec (EINVAL) or clock.

@@ -77,15 +77,8 @@ long syscall_slow(long nr, long a, long b, long c, long d, long e, long f)
 		if (!futex_waits((const uint32_t *)a, (int)b, (uint32_t)c))
 			return real_syscall(nr, a, b, c, d, e, f);
 		return WILL_BLOCK_IF(true, real_syscall(nr, a, b, c, d, e, f));
-	case SYS_seccomp: { // without a program it is a question
-		bool tightens = a == SECCOMP_SET_MODE_STRICT || (a == SECCOMP_SET_MODE_FILTER && c);
-		bool noted = tightens && confine_tightens((const void *)c);
-		long r = real_syscall(nr, a, b, c, d, e, f);
-
-		if (noted && r < 0)
-			confine_failed();
-		return r;
-	}
+	case SYS_seccomp:
+		return seccomp_call((unsigned)a, (unsigned)b, (const void *)c);
 	case SYS_sched_yield:
 		return sched_yield();
 	case SYS_execve: // the new image must not see our signal mask

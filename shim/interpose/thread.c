@@ -67,7 +67,7 @@ struct g *getg_adopt(void)
 	struct g *gp = getg();
 
 	if (gp || tls.no_adopt || tls.critical || tls.async_cancel ||
-	    load_relaxed(&sched.active) != PHASE_ACTIVE || load_relaxed(&sched.barred))
+	    load_relaxed(&sched.active) != PHASE_ACTIVE || load_relaxed(&sched.sealed))
 		return gp;
 	gp = g_alloc();
 	if (!gp)
@@ -152,7 +152,7 @@ static struct g *newproc(void *(*start)(void *), void *arg, const pthread_attr_t
 	static bool told;
 	struct g *gp, *creator = getg();
 
-	if (!have_key || tls.vforked || !shim_activate() || load_relaxed(&sched.barred))
+	if (!have_key || tls.vforked || !shim_activate() || load_relaxed(&sched.sealed))
 		return NULL;
 	if (!creator)
 		arm_exit(); // the first thread became a G just now

@@ -145,34 +145,52 @@ TIGHTENS = """
             return 77;
         if (prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, NULL) == 0 || errno != EFAULT)
             return 77;
+        if (prctl(PR_SET_SECCOMP, 0, NULL) == 0 || errno != EINVAL)
+            return 77;
+        if (syscall(SYS_seccomp, SECCOMP_SET_MODE_STRICT, 1, NULL) == 0 || errno != EINVAL)
+            return 77;
         if (argv[2][0] == 'p' ? prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &prog)
             : argv[2][0] == 'c' ? (int)syscall(SYS_prctl, PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &prog, 0L, 0L)
                               : (int)syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, &prog))
             return 77;
+        if (!vfork()) { /* its own filter kills it only */
+            static struct sock_filter kills = BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS);
+            static struct sock_fprog own = {1, &kills};
+            prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &own);
+            _exit(0);
+        }
         threads(4);
         puts("all well");
         return 0;
     }""" % os.path.join(os.path.dirname(os.path.realpath(__file__)), "filter.c")
 
-# Has threads that wait and compute, and then allows only what it calls itself from here on, everything else is death. What each thread does comes to its end, and new ones begin and end.
+# Has threads that wait and compute, and then allows only what it calls itself from here on, everything else is death. What each thread does comes to its end.
+# argv[1] has m: four threads put up the filter at once; l: there is nothing but that, no new threads, no handlers; else new threads begin and end, a timer's
+# handler interrupts threads that take locks, and there is a fork; d: a dump is asked for just before.
 STRICT = """
     #define main filter_main
     #include "%s"
     #undef main
     #include <pthread.h>
     #include <signal.h>
+    #include <sys/time.h>
+    #include <sys/wait.h>
     static pthread_mutex_t m = PTHREAD_MUTEX_INITIALIZER;
     static pthread_cond_t c = PTHREAD_COND_INITIALIZER;
-    static volatile int stop, caught;
-    static int turns, told;
+    static pthread_barrier_t all;
+    static volatile int stop, caught, alarms;
+    static int turns, told, begun;
+    static struct sock_fprog prog = {.filter = code};
     static void *busy(void *arg)
     {
+        __atomic_fetch_add(&begun, 1, __ATOMIC_RELAXED);
         while (!stop)
             ;
         return arg;
     }
     static void *waits(void *arg)
     {
+        __atomic_fetch_add(&begun, 1, __ATOMIC_RELAXED);
         pthread_mutex_lock(&m);
         while (!told)
             pthread_cond_wait(&c, &m);
@@ -182,6 +200,7 @@ STRICT = """
     }
     static void *locks(void *arg)
     {
+        __atomic_fetch_add(&begun, 1, __ATOMIC_RELAXED);
         for (int i = 0; i < 20000; i++) {
             pthread_mutex_lock(&m);
             turns++;
@@ -189,46 +208,79 @@ STRICT = """
         }
         return arg;
     }
+    static void *confines(void *arg)
+    {
+        pthread_barrier_wait(&all);
+        if (syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, arg ? 0 : SECCOMP_FILTER_FLAG_TSYNC, &prog) > 0) /* a thread in our way: it has one of its own */
+            return syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &prog) ? (void *)1 : NULL;
+        return NULL;
+    }
     static void on_signal(int sig)
     {
-        caught++;
+        sig == SIGUSR1 ? caught++ : alarms++;
     }
     int main(int argc, char **argv)
     {
-        static const short own[] = {
-            SYS_futex, SYS_read, SYS_write, SYS_exit, SYS_exit_group, SYS_clone, SYS_clone3, SYS_rseq, SYS_set_robust_list,
-            SYS_rt_sigprocmask, SYS_mmap, SYS_munmap, SYS_mprotect, SYS_madvise, SYS_clock_nanosleep, SYS_rt_sigreturn,
-            SYS_tgkill, SYS_gettid, SYS_getpid, SYS_brk, SYS_newfstatat, SYS_fstat,
+        static const short least[] = {
+            SYS_futex, SYS_write, SYS_exit, SYS_exit_group, SYS_munmap, SYS_madvise, SYS_clock_nanosleep, SYS_brk, SYS_newfstatat, SYS_fstat, SYS_seccomp, SYS_mprotect, SYS_rt_sigprocmask,
         };
-        struct sock_fprog prog = {.filter = code};
-        pthread_t t[6];
+        static const short more[] = {
+            SYS_read, SYS_clone, SYS_clone3, SYS_rseq, SYS_set_robust_list, SYS_mmap, SYS_rt_sigreturn, SYS_tgkill,
+            SYS_gettid, SYS_getpid, SYS_wait4, SYS_setitimer, SYS_restart_syscall,
+        };
+        int lean = strchr(argv[1], 'l') != NULL, many = strchr(argv[1], 'm') != NULL;
+        pthread_t t[6], f[4];
         void *(*const work[6])(void *) = {busy, busy, waits, waits, locks, locks};
+        struct itimerval often = {{0, 300}, {0, 300}}, never = {{0, 0}, {0, 0}};
+        void *failed;
+        pthread_barrier_init(&all, NULL, 4);
         for (int i = 0; i < 6; i++)
             if (pthread_create(&t[i], NULL, work[i], NULL))
                 return 1;
         signal(SIGUSR1, on_signal);
-        usleep(300000);
+        signal(SIGALRM, on_signal);
+        while (__atomic_load_n(&begun, __ATOMIC_RELAXED) < 6)
+            usleep(10000);
         add(BPF_LD | BPF_W | BPF_ABS, 0, 0, offsetof(struct seccomp_data, nr));
-        for (unsigned i = 0; i < sizeof own / sizeof *own; i++) {
-            add(BPF_JMP | BPF_JEQ | BPF_K, 0, 1, (unsigned)own[i]);
+        for (unsigned i = 0; i < sizeof least / sizeof *least; i++) {
+            add(BPF_JMP | BPF_JEQ | BPF_K, 0, 1, (unsigned)least[i]);
+            add(BPF_RET | BPF_K, 0, 0, SECCOMP_RET_ALLOW);
+        }
+        for (unsigned i = 0; !lean && i < sizeof more / sizeof *more; i++) {
+            add(BPF_JMP | BPF_JEQ | BPF_K, 0, 1, (unsigned)more[i]);
             add(BPF_RET | BPF_K, 0, 0, SECCOMP_RET_ALLOW);
         }
         add(BPF_RET | BPF_K, 0, 0, SECCOMP_RET_KILL_PROCESS);
         prog.len = n;
         if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
             return 77;
-        if (syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, &prog))
+        if (strchr(argv[1], 'd'))
+            kill(getpid(), SIGUSR2);
+        if (many) {
+            for (int i = 0; i < 4; i++)
+                if (pthread_create(&f[i], NULL, confines, i ? &f[i] : NULL))
+                    return 1;
+            for (int i = 0; i < 4; i++)
+                if (pthread_join(f[i], &failed) || failed)
+                    return 1;
+        } else if (syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, &prog)) {
             return 77;
+        }
         pthread_mutex_lock(&m);
         told = 1;
         pthread_cond_broadcast(&c);
         pthread_mutex_unlock(&m);
-        usleep(200000);
-        pthread_kill(t[0], SIGUSR1);
-        while (!caught)
-            usleep(1000);
+        if (!lean) {
+            setitimer(ITIMER_REAL, &often, NULL);
+            while (alarms < 20)
+                usleep(1000);
+            pthread_kill(t[0], SIGUSR1);
+            while (!caught)
+                usleep(1000);
+        }
+        usleep(50000);
         stop = 1;
-        for (int round = 0; round < 20; round++) {
+        for (int round = 0; round < 20 && !lean; round++) {
             for (int i = 0; i < 6; i++)
                 pthread_join(t[i], NULL);
             for (int i = 0; i < 6; i++)
@@ -237,7 +289,21 @@ STRICT = """
         }
         for (int i = 0; i < 6; i++)
             pthread_join(t[i], NULL);
-        puts(turns == 21 * (2 + 2 * 20000) ? "all well" : "turns are missing");
+        if (!lean) {
+            int status = 1;
+            setitimer(ITIMER_REAL, &never, NULL);
+            if (fork() == 0) {
+                if (pthread_create(&t[0], NULL, locks, NULL) || pthread_join(t[0], NULL))
+                    _exit(2);
+                _exit(0);
+            }
+            if (wait(&status) < 0 || status)
+                return 2;
+        }
+        puts(turns == (lean ? 1 : 21) * (2 + 2 * 20000) ? "all well" : "turns are missing");
+        fflush(stdout);
+        if (lean)
+            _exit(0);
         return 0;
     }""" % os.path.join(os.path.dirname(os.path.realpath(__file__)), "filter.c")
 
@@ -488,15 +554,15 @@ def case_strict():
     prog = compiled("strict", STRICT, "-pthread")
     stats = os.path.join(tmp, "stats")
     trace = os.path.join(tmp, "trace")
-    for procs, quantum in (("1", "100us"), ("1", "10ms"), ("2", "100us"), ("4", "10ms")):
-        for outer in "allow", "docker":
+    for procs, quantum, outer in (("1", "100us", "allow"), ("2", "10ms", "docker"), ("4", "100us", "docker")):
+        for way in ("-", "l", "m", "lm", "ld"):
             for more in ({}, {"PREEMPT_TRACE": trace, "PREEMPT_STATS": stats}):
-                with Program(outer, prog, PREEMPT_PROCS=procs, PREEMPT_QUANTUM=quantum, **more) as p:
-                    p.hear("all well")
-                    assert p.p.wait() == 0, (p.p.returncode, procs, quantum)
-                    assert p.p.stderr.read().count("running without the scheduler from here on\n") == 1
+                with Program(outer, prog, way, PREEMPT_PROCS=procs, PREEMPT_QUANTUM=quantum, PREEMPT_DUMP_SIGNAL="SIGUSR2", **more) as p:
+                    out, err = p.p.communicate(timeout=60)
+                    assert p.p.returncode == 0 and out == "all well\n", (p.p.returncode, procs, quantum, way, out, err)
+                    assert err.count("running without the scheduler from here on\n") == 1, err
                 if more:
-                    assert json.loads(read(stats))["threads_created"] == 7
+                    assert json.loads(read(stats))["threads_created"] == (11 if "m" in way else 7)
                     os.unlink(stats)
                     assert os.path.getsize(trace) > 0
                     os.unlink(trace)

@@ -184,6 +184,7 @@ START_TEST(answers)
 		ck_assert(harmless(ours[i], SECCOMP_RET_ALLOW));
 		ck_assert(harmless(ours[i], SECCOMP_RET_LOG));
 		ck_assert(harmless(ours[i], SECCOMP_RET_ERRNO | EPERM));
+		ck_assert(!harmless(ours[i], SECCOMP_RET_ERRNO)); // done, it says
 		ck_assert(!harmless(ours[i], SECCOMP_RET_KILL_PROCESS));
 		ck_assert(!harmless(ours[i], SECCOMP_RET_KILL_THREAD));
 		ck_assert(!harmless(ours[i], SECCOMP_RET_TRAP));

@@ -331,7 +331,7 @@ static int make(enum call what, long long ns, struct timespec *left)
 /*
  * The storm. How late a wake-up may be is a matter of the machine: a process without threads sleeps beside it, and
  * what happens to it is allowed here four times, and 1 ms more, in the better half of the waits. Where it is late itself the
- * machine is too busy to tell.
+ * machine is too busy to tell. Under PREEMPT_CHAOS whose turn it is is drawn: results count, time does not.
  */
 #define WAIT (4 * MS)
 #define ROUNDS 6
@@ -428,7 +428,7 @@ CASE_STRESS(eintr_storm)
 			if (late[i][ROUNDS / 2] > 4 * plain + MS + more)
 				worst = i;
 		}
-		if (worst < 0 || plain > 2 * MS) {
+		if (worst < 0 || plain > 2 * MS || getenv("PREEMPT_CHAOS")) {
 			worst = -1;
 			break;
 		}
